@@ -1,0 +1,140 @@
+#include "core/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace thimble {
+namespace {
+thread_local bool inside_loop = false;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Cores that this process may use: containers and taskset give fewer than the machine has.
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+}  // namespace
+
+struct ThreadPool::State {
+  int size = 1;
+  std::vector<std::jthread> workers;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<uint64_t> generation{0};  // one more for each loop
+  std::atomic<int> working{0};          // workers that have not finished the current loop
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> stop{false};
+  int64_t count = 0;
+  const std::function<void(int64_t, int)>* body = nullptr;
+  std::exception_ptr failure;
+
+  void drain(int thread) {
+    inside_loop = true;
+    try {
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) (*body)(i, thread);
+    } catch (...) {
+      const std::scoped_lock lock(mutex);
+      if (!failure) failure = std::current_exception();
+      next.store(count, std::memory_order_relaxed);
+    }
+    inside_loop = false;
+  }
+
+  void work(int thread) {
+    uint64_t seen = 0;
+    for (;;) {
+      for (int spin = 0; spin < 4000 && generation.load(std::memory_order_acquire) == seen; ++spin) relax();
+      if (generation.load(std::memory_order_acquire) == seen) {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
+      }
+      seen = generation.load(std::memory_order_acquire);
+      if (stop.load()) return;
+      drain(thread);
+      working.fetch_sub(1, std::memory_order_release);
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
+  state_->size = std::max(1, threads);
+  for (int i = 1; i < state_->size; ++i) state_->workers.emplace_back([s = state_.get(), i] { s->work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    state_->stop = true;
+    state_->generation.fetch_add(1, std::memory_order_release);
+  }
+  state_->wake.notify_all();
+  state_->workers.clear();  // join while the mutex still lives
+}
+
+int ThreadPool::size() const { return state_->size; }
+
+void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, int)>& body) {
+  if (count <= 0) return;
+  State& s = *state_;
+  if (s.size == 1 || count == 1 || inside_loop) {
+    const bool outer = inside_loop;
+    inside_loop = true;
+    try {
+      for (int64_t i = 0; i < count; ++i) body(i, 0);
+    } catch (...) {
+      inside_loop = outer;
+      throw;
+    }
+    inside_loop = outer;
+    return;
+  }
+  s.count = count;
+  s.body = &body;
+  s.failure = nullptr;
+  s.next.store(0, std::memory_order_relaxed);
+  s.working.store(s.size - 1, std::memory_order_relaxed);
+  {
+    const std::scoped_lock lock(s.mutex);
+    s.generation.fetch_add(1, std::memory_order_release);
+  }
+  s.wake.notify_all();
+  s.drain(0);
+  for (int spin = 0; s.working.load(std::memory_order_acquire) > 0; ++spin) {
+    if (spin < 20000) relax();
+    else std::this_thread::yield();
+  }
+  if (s.failure) std::rethrow_exception(s.failure);
+}
+
+namespace {
+std::unique_ptr<ThreadPool>& global_pool() {
+  static std::unique_ptr<ThreadPool> pool;
+  return pool;
+}
+}  // namespace
+
+ThreadPool& threads() {
+  auto& pool = global_pool();
+  if (!pool) pool = std::make_unique<ThreadPool>(usable_cores());
+  return *pool;
+}
+
+void set_threads(int count) { global_pool() = std::make_unique<ThreadPool>(count); }
+
+}  // namespace thimble
