@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/buffer.h"
+#include "tensor/tensor.h"
+
+namespace thimble {
+
+// kF32 multiplies dequantised weights with f32 activations: the path that is compared with other implementations.
+// kFast rounds activations as the weight's type allows (int8 per group of 32 for quantised weights, bf16 for BF16
+// weights) and reads the weights in their packed form.
+enum class MatmulPrecision : uint8_t { kFast, kF32 };
+
+// How a packed weight lies in memory; packed_layout.h draws each of them.
+enum class PackedKind : uint8_t { kF32, kF16, kBF16, kU8, kU4, kU4Min, kU5, kU5Min, kU6, kU4Super, kU5Super };
+
+// A linear layer's weight, laid out for the kernels: rows interleaved by 16, in 2 MB pages. Independent of the
+// instruction set: any CpuLevel runs any packed weight. Movable, not copyable.
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  // weight [out, in], any DType; packs on the program's threads. The tensor's bytes are not needed afterwards.
+  static PackedWeight pack(const Tensor& weight, MatmulPrecision precision = MatmulPrecision::kFast);
+
+  int64_t out() const { return out_; }
+  int64_t in() const { return in_; }
+  size_t bytes() const { return data_.size(); }
+  bool empty() const { return out_ == 0; }
+  PackedKind kind() const { return kind_; }
+  const std::byte* tile(int64_t index) const { return data_.data() + static_cast<size_t>(index) * tile_bytes_; }
+
+ private:
+  PackedKind kind_ = PackedKind::kF32;
+  int64_t out_ = 0;
+  int64_t in_ = 0;
+  size_t tile_bytes_ = 0;  // of 16 rows
+  ByteBuffer data_;
+};
+
+// Bytes that pack() would take, for memory plans.
+size_t packed_bytes(DType type, int64_t out, int64_t in, MatmulPrecision precision = MatmulPrecision::kFast);
+
+// One product of a call: y[rows, out] = x[rows, in] · weightᵀ (+ bias), or y += that.
+struct PackedMatmul {
+  const PackedWeight* weight = nullptr;
+  float* y = nullptr;           // [rows, out], contiguous
+  const float* bias = nullptr;  // [out], or null
+  bool add = false;             // add to y instead of overwriting it
+};
+
+// Several products of the same x [rows, in] (q, k and v; gate and up) in one parallel loop; every weight's in() is
+// the same, types may differ. A row's result is bit-identical whatever the other rows, their number, the products
+// beside it and the number of threads are (at one CpuLevel). x and the outputs must not overlap.
+void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> products);
+
+inline void packed_matmul(const float* x, int64_t rows, const PackedWeight& weight, float* y,
+                          const float* bias = nullptr) {
+  const PackedMatmul product{&weight, y, bias, false};
+  packed_matmul(x, rows, std::span<const PackedMatmul>(&product, 1));
+}
+
+}  // namespace thimble
