@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. `make help` lists the rest.
+BUILD ?= build
+JOBS ?= $(shell nproc)
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test fuzz oracle peers bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+setup: ## install what building needs (Debian packages, one library from its source)
+	@tools/setup.sh build
+
+build: setup ## build the program: build/thimble
+	@cmake -G Ninja -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTHIMBLE_TESTS=OFF > /dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: build ## the main job on examples/helpdesk: fine-tune a small model, prove it, leave it ready to talk to
+	@$(BUILD)/thimble pull smollm2-135m-instruct
+	@$(BUILD)/thimble make examples/helpdesk
+
+test: ## build and run all tests, fuzz targets a minute each included
+	@tools/setup.sh test
+	@cmake -G Ninja -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTHIMBLE_TESTS=ON > /dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+	@tools/fuzz.sh
+	@ctest --test-dir $(BUILD) --output-on-failure
+
+fuzz: ## fuzz every parser of foreign bytes for SECONDS=600 each
+	@tools/setup.sh test
+	@tools/fuzz.sh $(or $(SECONDS),600)
+
+oracle: ## compare live with transformers, peft, tokenizers and jinja2 in a virtual environment
+	@tools/setup.sh oracle
+	@cmake -G Ninja -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTHIMBLE_TESTS=ON > /dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(BUILD)/thimble pull smollm2-135m-instruct
+	@.venv/bin/python tests/oracle/run.py --build $(BUILD)
+
+peers: ## build llama.cpp and measure side by side with it and with PyTorch + PEFT (bench/peers)
+	@tools/setup.sh oracle
+	@bench/peers/run.sh
+
+clean: ## remove what was built here
+	rm -rf $(BUILD) build-fuzz

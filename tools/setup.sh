@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs what building and testing need on Debian 12 (or a system with the same package names), builds the one
+# library that no distribution packages, and leaves a stamp so that the next run is quick.
+# Usage: tools/setup.sh [build|test|oracle]
+#   build   compilers and libraries for the program (the default)
+#   test    the above, GoogleTest and clang for the sanitizer and fuzzing builds
+#   oracle  the above and a virtual environment in .venv with the Python oracles
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-build}
+
+build_packages=(g++ cmake ninja-build pkg-config ccache mold python3 python3-pip ca-certificates
+  libfmt-dev nlohmann-json3-dev libsimdjson-dev libcurl4-openssl-dev libssl-dev zlib1g-dev
+  libpcre2-dev libutf8proc-dev libcli11-dev libedit-dev libtomlplusplus-dev)
+test_packages=(libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev)
+oracle_packages=(python3-venv)
+
+packages=("${build_packages[@]}")
+if [ "$what" != build ]; then packages+=("${test_packages[@]}"); fi
+if [ "$what" = oracle ]; then packages+=("${oracle_packages[@]}"); fi
+
+missing=()
+for package in "${packages[@]}"; do
+  case "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" in
+    "install ok installed") ;;
+    *) missing+=("$package") ;;
+  esac
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=""
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo > /dev/null || { echo "setup: these packages are missing and only root can install them: ${missing[*]}" >&2; exit 2; }
+    sudo=sudo
+  fi
+  echo "setup: installing ${missing[*]}"
+  $sudo apt-get update -qq
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
+fi
+
+tools/build_xgrammar.sh
+
+if [ "$what" = oracle ]; then
+  [ -x .venv/bin/python ] || python3 -m venv .venv
+  # torch first and by its exact version: any other brings gigabytes that nothing here uses.
+  .venv/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0
+  .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/oracle/requirements.txt
+fi
