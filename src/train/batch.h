@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention_plan.h"
+
+namespace thimble {
+
+// Tokens that go through the model together: packed rows, without padding.
+struct TrainBatch {
+  std::vector<int32_t> tokens;   // [rows of activations]
+  AttentionPlan plan;            // a segment for every packed row
+  std::vector<int32_t> targets;  // [tokens] the token that each position should predict
+  std::vector<float> weights;    // [tokens] of its loss; 0 = not trained
+
+  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
+  double weight() const {  // what losses of a step are normalised by
+    double sum = 0;
+    for (const float w : weights) sum += w;
+    return sum;
+  }
+};
+
+}  // namespace thimble

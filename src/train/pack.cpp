@@ -1,0 +1,112 @@
+#include "train/pack.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace thimble {
+namespace {
+
+void check(std::span<const TrainRow> rows) {
+  for (const TrainRow& row : rows) {
+    if (row.tokens.size() != row.trained.size())
+      throw Error(fmt::format("row {}: {} tokens but {} training marks; encode the row again", row.row,
+                              row.tokens.size(), row.trained.size()));
+    if (trained_tokens(row) == 0)
+      throw Error(fmt::format("row {}: no token is trained; give it an answer or leave it out", row.row));
+  }
+}
+
+// Longest first, each into the first micro-batch with room (first-fit decreasing): few micro-batches, and a
+// fixed result for a fixed set of rows.
+std::vector<MicroBatch> first_fit(std::span<const TrainRow> rows, std::vector<int> chosen, int64_t budget) {
+  std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) {
+    return computed_tokens(rows[static_cast<size_t>(a)]) > computed_tokens(rows[static_cast<size_t>(b)]);
+  });
+  std::vector<MicroBatch> out;
+  for (const int index : chosen) {
+    const int64_t tokens = computed_tokens(rows[static_cast<size_t>(index)]);
+    auto place = std::find_if(out.begin(), out.end(), [&](const MicroBatch& m) { return m.tokens + tokens <= budget; });
+    if (place == out.end()) place = out.insert(out.end(), MicroBatch{});
+    place->rows.push_back(index);
+    place->tokens += tokens;
+  }
+  return out;
+}
+
+}  // namespace
+
+int64_t computed_tokens(const TrainRow& row) {
+  for (size_t i = row.trained.size(); i > 1; --i)
+    if (row.trained[i - 1] != 0) return static_cast<int64_t>(i - 1);
+  return 0;
+}
+
+int64_t trained_tokens(const TrainRow& row) {  // the first token has nothing before it to be predicted from
+  int64_t count = 0;
+  for (size_t i = 1; i < row.trained.size(); ++i) count += row.trained[i] != 0 ? 1 : 0;
+  return count;
+}
+
+std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
+                                 int epoch) {
+  check(rows);
+  if (batch_rows < 1) throw Error(fmt::format("batch_rows is {}; it must be at least 1", batch_rows));
+  std::vector<int> order(rows.size());
+  std::iota(order.begin(), order.end(), 0);
+  Random random(seed ^ (0x9e3779b97f4a7c15u * (static_cast<uint64_t>(epoch) + 1)));
+  random.shuffle(order);
+
+  std::vector<StepPlan> steps;
+  for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
+    const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
+    StepPlan step;
+    step.micro_batches = first_fit(
+        rows, {order.begin() + static_cast<int64_t>(first), order.begin() + static_cast<int64_t>(last)}, token_budget);
+    for (const MicroBatch& micro : step.micro_batches) {
+      step.tokens += micro.tokens;
+      for (const int index : micro.rows) step.trained += trained_tokens(rows[static_cast<size_t>(index)]);
+    }
+    steps.push_back(std::move(step));
+  }
+  return steps;
+}
+
+std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget) {
+  check(rows);
+  std::vector<MicroBatch> out;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t tokens = computed_tokens(rows[i]);
+    if (out.empty() || out.back().tokens + tokens > token_budget) out.emplace_back();
+    out.back().rows.push_back(static_cast<int>(i));
+    out.back().tokens += tokens;
+  }
+  return out;
+}
+
+TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_batch) {
+  TrainBatch batch;
+  for (const int index : micro_batch.rows) {
+    const TrainRow& row = rows[static_cast<size_t>(index)];
+    const int64_t count = computed_tokens(row);
+    const int32_t first = static_cast<int32_t>(batch.tokens.size());
+    batch.plan.segments.push_back({.query_first = first,
+                                   .query_count = static_cast<int32_t>(count),
+                                   .key_first = first,
+                                   .position = 0,
+                                   .ancestors = {}});
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t at = static_cast<size_t>(i);
+      batch.tokens.push_back(row.tokens[at]);
+      batch.targets.push_back(row.tokens[at + 1]);
+      batch.weights.push_back(row.trained[at + 1] != 0 ? 1.0f : 0.0f);
+    }
+  }
+  return batch;
+}
+
+}  // namespace thimble

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "train/batch.h"
+
+namespace thimble {
+
+// One encoded row of training data.
+struct TrainRow {
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token from those before it
+  int row = 0;                   // its number in the data file, for messages
+};
+
+// Positions that a row's loss needs: those before its last trained token. What follows is never computed.
+int64_t computed_tokens(const TrainRow& row);
+int64_t trained_tokens(const TrainRow& row);
+
+// Rows (indices into the data) that go through the model together.
+struct MicroBatch {
+  std::vector<int> rows;
+  int64_t tokens = 0;
+};
+
+// The micro-batches whose gradients one optimizer step adds up.
+struct StepPlan {
+  std::vector<MicroBatch> micro_batches;
+  int64_t tokens = 0;
+  int64_t trained = 0;
+};
+
+// Packing of one pass over the data: rows shuffled by seed and epoch, batch_rows of them a step (the last step of
+// an epoch takes what is left), a step's rows packed into micro-batches of at most token_budget tokens. No row is
+// split and nothing is padded; a row longer than the budget goes alone. The same arguments give the same plan.
+// Throws Error, naming the row, where one has no trained token or unequal lengths of tokens and trained.
+std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
+                                 int epoch);
+
+// The same packing in the order of the data and with no notion of steps, for evaluation.
+std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget);
+
+TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_batch);
+
+}  // namespace thimble
