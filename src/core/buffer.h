@@ -37,6 +37,12 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : bytes_(count * sizeof(T)), count_(count) {}
+  Buffer(Buffer&& other) noexcept : bytes_(std::move(other.bytes_)), count_(std::exchange(other.count_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {  // so that what was moved from is empty
+    std::swap(bytes_, other.bytes_);
+    std::swap(count_, other.count_);
+    return *this;
+  }
 
   T* data() const { return reinterpret_cast<T*>(bytes_.data()); }
   size_t size() const { return count_; }
