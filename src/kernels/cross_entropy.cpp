@@ -1,0 +1,87 @@
+#include "kernels/cross_entropy.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/thread_pool.h"
+#include "kernels/simd.h"
+
+namespace thimble {
+namespace {
+
+using simd::F32;
+using simd::kLanes;
+
+constexpr int64_t kSliceBytes = 64 << 20;
+
+// logits[vocab] -> their log sum exp
+[[gnu::always_inline]] inline float log_sum_exp_parts(const float* logits, int64_t vocab, float* largest) {
+  float top = logits[0];
+  int64_t i = 0;
+  if (vocab >= kLanes) {
+    F32 tops = simd::load(logits);
+    for (; i + kLanes <= vocab; i += kLanes) tops = simd::max(tops, simd::load(logits + i));
+    top = simd::max(tops);
+  }
+  for (; i < vocab; ++i) top = logits[i] > top ? logits[i] : top;
+  F32 sums{};
+  for (i = 0; i + kLanes <= vocab; i += kLanes) sums += simd::exp(simd::load(logits + i) - top);
+  float total = simd::sum(sums);
+  if (i < vocab) {
+    const F32 e = simd::exp(simd::load(logits + i, vocab - i) - top);
+    for (int64_t l = 0; l < vocab - i; ++l) total += e[l];
+  }
+  *largest = top;
+  return total;
+}
+
+// logits[vocab] -> weight · (softmax - one-hot of target), in place
+[[gnu::always_inline]] inline void gradient(float* logits, int64_t vocab, float lse, int32_t target, float weight) {
+  int64_t i = 0;
+  for (; i + kLanes <= vocab; i += kLanes) simd::store(logits + i, simd::exp(simd::load(logits + i) - lse) * weight);
+  if (i < vocab) simd::store(logits + i, simd::exp(simd::load(logits + i, vocab - i) - lse) * weight, vocab - i);
+  logits[target] -= weight;
+}
+
+}  // namespace
+
+double cross_entropy(const CrossEntropy& args) {
+  const int64_t vocab = args.head->rows(), hidden = args.head->cols();
+  const int64_t slice = std::clamp<int64_t>(kSliceBytes / (vocab * 4), 1, std::max<int64_t>(args.rows, 1));
+  const Buffer<float> logits(static_cast<size_t>(slice * vocab));
+  std::vector<float> losses(static_cast<size_t>(args.rows));
+  for (int64_t first = 0; first < args.rows; first += slice) {
+    const int64_t rows = std::min(slice, args.rows - first);
+    const GemmInput h{args.hidden + first * hidden, rows, hidden};
+    linear_forward(args.precision, h, *args.head, logits.data());
+    threads().parallel_for(rows, [&](int64_t r, int) {
+      float* row = logits.data() + r * vocab;
+      const int32_t target = args.targets[first + r];
+      assert(target >= 0 && target < vocab);
+      const float target_logit = row[target];
+      float top = 0, total = 0;
+      simd::with_simd([&]() __attribute__((always_inline)) { total = log_sum_exp_parts(row, vocab, &top); });
+      const float log_total = std::log(total);
+      losses[static_cast<size_t>(first + r)] = log_total + (top - target_logit);
+      if (args.dhidden == nullptr && args.dhead == nullptr) return;
+      const float weight = args.row_weights != nullptr ? args.row_weights[first + r] : 1.0f;
+      simd::with_simd([&]() __attribute__((always_inline)) { gradient(row, vocab, top + log_total, target, weight); });
+    });
+    const GemmInput dlogits{logits.data(), rows, vocab};
+    if (args.dhidden != nullptr)
+      linear_backward_input(args.precision, dlogits, *args.head, args.dhidden + first * hidden);
+    if (args.dhead != nullptr) linear_backward_weight(args.precision, dlogits, h, args.dhead, true);
+  }
+  double loss = 0;
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float row_loss = losses[static_cast<size_t>(r)];
+    if (args.row_losses != nullptr) args.row_losses[r] = row_loss;
+    loss += static_cast<double>(row_loss) * (args.row_weights != nullptr ? args.row_weights[r] : 1.0f);
+  }
+  return loss;
+}
+
+}  // namespace thimble

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+
+#include "core/cpu.h"
+
+// Vector code that is written once and compiled for every instruction set: the compiler splits the 64-byte vectors
+// below where a machine has narrower ones. Everything here is always inlined, so that it takes the instruction set
+// of the function it lands in; with_simd makes those functions.
+namespace thimble::simd {
+
+typedef float F32 __attribute__((vector_size(64)));
+typedef int32_t I32 __attribute__((vector_size(64)));
+typedef uint32_t U32 __attribute__((vector_size(64)));
+typedef float F32Unaligned __attribute__((vector_size(64), aligned(4), may_alias));
+
+inline constexpr int64_t kLanes = 16;
+
+[[gnu::always_inline]] inline F32 set(float x) { return F32{} + x; }
+[[gnu::always_inline]] inline F32 load(const float* p) { return *reinterpret_cast<const F32Unaligned*>(p); }
+[[gnu::always_inline]] inline void store(float* p, F32 x) { *reinterpret_cast<F32Unaligned*>(p) = x; }
+// The first n of 16 lanes; the others read as 0.
+[[gnu::always_inline]] inline F32 load(const float* p, int64_t n) {
+  F32 x{};
+  for (int64_t i = 0; i < n; ++i) x[i] = p[i];
+  return x;
+}
+[[gnu::always_inline]] inline void store(float* p, F32 x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) p[i] = x[i];
+}
+[[gnu::always_inline]] inline F32 min(F32 a, F32 b) { return a < b ? a : b; }
+[[gnu::always_inline]] inline F32 max(F32 a, F32 b) { return a > b ? a : b; }
+
+// Lanes are added in pairs, in one order on every machine.
+[[gnu::always_inline]] inline float sum(F32 x) {
+  float v[16];
+  store(v, x);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) v[i] += v[i + width];
+  return v[0];
+}
+[[gnu::always_inline]] inline float max(F32 x) {
+  float v[16];
+  store(v, x);
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) v[i] = v[i] > v[i + width] ? v[i] : v[i + width];
+  return v[0];
+}
+
+// exp(x) to about 1e-7 relative; 0 below -87.3, no infinity: above 88.3 it stays at about 2.4e38.
+[[gnu::always_inline]] inline F32 exp(F32 x) {
+  const F32 magic = set(0x1.8p23f);  // adding it rounds to an integer, which then stands in the low bits
+  const F32 bounded = max(min(x, set(88.3f)), set(-87.3f));
+  const F32 shifted = bounded * 1.44269504088896341f + magic;
+  const F32 n = shifted - magic;
+  const F32 r = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;  // n · ln 2 in two parts
+  F32 p = set(1.9875691500e-4f);                                     // Cephes' polynomial
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const I32 exponent = (reinterpret_cast<I32>(shifted) << 23) + (127 << 23);
+  const F32 result = p * reinterpret_cast<F32>(exponent);
+  return x < -87.3f ? F32{} : result;
+}
+
+[[gnu::always_inline]] inline F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
+
+namespace detail {
+template <class Body>
+[[gnu::noinline]] void run_plain(const Body& body) {
+  body();
+}
+#if defined(__x86_64__)
+template <class Body>
+[[gnu::noinline, gnu::target("avx2,fma,f16c")]] void run_avx2(const Body& body) {
+  body();
+}
+template <class Body>
+[[gnu::noinline, gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]] void run_avx512(
+    const Body& body) {
+  body();
+}
+#endif
+}  // namespace detail
+
+// Calls body(), which must be a lambda marked __attribute__((always_inline)) and hold no call into the standard
+// library, compiled for the instruction set that cpu_level() names.
+template <class Body>
+void with_simd(const Body& body) {
+#if defined(__x86_64__)
+  const CpuLevel level = cpu_level();
+  if (level >= CpuLevel::kAvx512) return detail::run_avx512(body);
+  if (level >= CpuLevel::kAvx2) return detail::run_avx2(body);
+#endif
+  detail::run_plain(body);
+}
+
+}  // namespace thimble::simd
