@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/sampler.h"
+
+namespace thimble {
+
+// One struct and one function a command. main.cpp fills the struct from the command line; the function does the
+// work, shows progress on standard error and results on standard output, and returns the exit status.
+enum ExitStatus { kOk = 0, kFailed = 1, kUserError = 2, kNoGo = 3, kInterrupted = 130 };
+
+struct ModelOptions {
+  std::string model;              // a path or a pulled name; empty: the job's base, or the default model
+  std::string adapter;            // a PEFT folder; empty: none, or the newest run of a job
+  std::string precision = "fast"; // fast | f32
+  int64_t context = 0;            // tokens of cache; 0: what the model was trained for, at most 8,192
+};
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  int max_tokens = 256;
+  std::vector<std::string> stop;
+};
+
+struct PullOptions { std::string source; };
+struct InfoOptions { std::string model; bool cpu = false; bool json = false; };
+struct RunOptions {
+  ModelOptions model;
+  GenerateOptions generate;
+  std::string prompt;
+  std::filesystem::path logits;  // f32 logits of every prompt position, safetensors; empty: generate
+  bool ignore_end = false;
+};
+struct ChatOptions {
+  ModelOptions model;       // model may also be a job folder
+  GenerateOptions generate;
+  std::string system;
+  bool unconstrained = false;
+};
+struct BenchOptions {
+  ModelOptions model;
+  std::vector<int> prompts = {512};
+  std::vector<int> generate = {64};
+  int repeat = 3;
+  bool json = false;
+};
+struct TuneOptions {
+  std::filesystem::path job;
+  std::string model;       // overrides the job's base
+  bool dry_run = false;    // only the report before step 1
+  std::string resume;      // a run folder to go on with
+};
+struct EvalOptions {
+  std::filesystem::path job;
+  std::filesystem::path test;
+  ModelOptions model;
+  bool base = false;       // without any adapter
+  bool unconstrained = false;
+  int shots = 0;           // few-shot examples from train.jsonl
+  std::string tools_in_prompt;  // "", "yes", "no": overrides the job
+  int limit = 0;           // first N rows only; 0: all
+  bool json = false;
+  std::filesystem::path predictions;  // every row's answer as JSONL
+};
+struct AssessOptions { std::filesystem::path job; std::string model; bool json = false; };
+struct MakeOptions { std::filesystem::path job; std::string model; bool json = false; };
+struct MergeOptions {
+  std::string model;
+  std::string adapter;  // a PEFT folder or a job folder
+  std::filesystem::path out;
+  std::string type = "f16";
+};
+
+int pull_command(const PullOptions& options);
+int info_command(const InfoOptions& options);
+int run_command(const RunOptions& options);
+int chat_command(const ChatOptions& options);
+int bench_command(const BenchOptions& options);
+int tune_command(const TuneOptions& options);
+int eval_command(const EvalOptions& options);
+int assess_command(const AssessOptions& options);
+int make_command(const MakeOptions& options);
+int merge_command(const MergeOptions& options);
+
+}  // namespace thimble

@@ -1,0 +1,187 @@
+// The command line: reads options, calls one function a command, turns errors into one line and an exit status.
+
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
+
+#include <new>
+
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "core/error.h"
+#include "core/cpu.h"
+#include "core/thread_pool.h"
+
+namespace {
+
+using namespace thimble;
+
+void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
+  auto* model = app.add_option("-m,--model", o.model, "a model: .gguf file, safetensors folder, or a pulled name");
+  if (required) model->required();
+  app.add_option("-a,--adapter", o.adapter, "a PEFT adapter folder");
+  app.add_option("--precision", o.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
+      ->check(CLI::IsMember({"fast", "f32"}));
+  app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
+      ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
+}
+
+void add_generate_options(CLI::App& app, GenerateOptions& o) {
+  app.add_option("-n,--max-tokens", o.max_tokens, "most tokens to generate")->check(CLI::Range(1, 1 << 20));
+  app.add_option("-t,--temperature", o.sampling.temperature, "0: greedy; higher: more varied")->capture_default_str();
+  app.add_option("--top-k", o.sampling.top_k, "only the k most likely tokens (0: off)");
+  app.add_option("--top-p", o.sampling.top_p, "only the likeliest tokens with this much probability (1: off)");
+  app.add_option("--min-p", o.sampling.min_p, "only tokens this likely, relative to the best (0: off)");
+  app.add_option("--seed", o.sampling.seed, "the same seed gives the same answer");
+  app.add_option("--stop", o.stop, "end before this text; may be given several times");
+  app.add_flag_callback("--greedy", [&o] { o.sampling.temperature = 0; }, "always the most likely token");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Thimble: a use case goes in, a small language model comes out that is fine-tuned for it, proven on "
+               "it, and running.\nNothing leaves this machine unless you ask for it."};
+  app.name("thimble");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "thimble " THIMBLE_VERSION);
+  app.failure_message(CLI::FailureMessage::help);
+  int threads = 0;
+  std::string cpu;
+  app.add_option("--threads", threads, "threads to compute with (default: one a core)")->check(CLI::Range(1, 1024));
+  app.add_option("--cpu", cpu, "instruction set: plain, avx2, avx512, avx512bf16 (default: the best there is)");
+  app.fallthrough();
+  int status = kOk;
+  // Options must outlive parsing; callbacks run after it.
+  PullOptions pull;
+  InfoOptions info;
+  RunOptions run;
+  ChatOptions chat;
+  BenchOptions bench;
+  TuneOptions tune;
+  EvalOptions eval;
+  AssessOptions assess;
+  MakeOptions make;
+  MergeOptions merge;
+
+  const auto command = [&](const char* name, const char* help, auto body) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->final_callback([&, body] { status = body(); });
+    return sub;
+  };
+
+  {
+    auto* c = command("make", "the whole job: assess, tune, eval, report; ends with GO or NO-GO (exit status 0 or 3)",
+                      [&] { return make_command(make); });
+    c->add_option("job", make.job, "a use-case folder")->required();
+    c->add_option("-m,--model", make.model, "another base model than thimble.toml names");
+    c->add_flag("--json", make.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("assess", "is the job worth it? base model zero-shot and few-shot, and a large endpoint",
+                      [&] { return assess_command(assess); });
+    c->add_option("job", assess.job, "a use-case folder")->required();
+    c->add_option("-m,--model", assess.model, "another base model than thimble.toml names");
+    c->add_flag("--json", assess.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("tune", "fine-tune the job's base model on train.jsonl", [&] { return tune_command(tune); });
+    c->add_option("job", tune.job, "a use-case folder")->required();
+    c->add_option("-m,--model", tune.model, "another base model than thimble.toml names");
+    c->add_flag("--dry-run", tune.dry_run, "only show what would be trained on, and the memory plan");
+    c->add_option("--resume", tune.resume, "a run folder that was interrupted: go on from its last checkpoint");
+  }
+  {
+    auto* c = command("eval", "prove a model on test.jsonl: exact calls, failures by name",
+                      [&] { return eval_command(eval); });
+    c->add_option("job", eval.job, "a use-case folder")->required();
+    c->add_option("--test", eval.test, "another file of rows than test.jsonl");
+    add_model_options(*c, eval.model, false);
+    c->add_flag("--base", eval.base, "the base model without an adapter");
+    c->add_flag("--unconstrained", eval.unconstrained, "let the model write what it likes");
+    c->add_option("--shots", eval.shots, "examples from train.jsonl in the prompt")->check(CLI::Range(0, 64));
+    c->add_option("--tools-in-prompt", eval.tools_in_prompt, "yes or no, instead of what the job says")
+        ->check(CLI::IsMember({"yes", "no"}));
+    c->add_option("--limit", eval.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
+    c->add_option("--predictions", eval.predictions, "write every row's answer to this JSONL file");
+    c->add_flag("--json", eval.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("chat", "talk to a model or to a tuned job", [&] { return chat_command(chat); });
+    c->add_option("model", chat.model.model, "a use-case folder, a model file or a pulled name")->required();
+    c->add_option("-a,--adapter", chat.model.adapter, "a PEFT adapter folder");
+    c->add_option("--precision", chat.model.precision, "fast or f32")->check(CLI::IsMember({"fast", "f32"}));
+    c->add_option("-c,--context", chat.model.context, "tokens of key-value cache");
+    c->add_option("--system", chat.system, "system message");
+    c->add_flag("--unconstrained", chat.unconstrained, "don't hold calls to the tools' schemas");
+    add_generate_options(*c, chat.generate);
+  }
+  {
+    auto* c = command("run", "continue a text", [&] { return run_command(run); });
+    add_model_options(*c, run.model, true);
+    c->add_option("-p,--prompt", run.prompt, "the text; - reads standard input")->required();
+    add_generate_options(*c, run.generate);
+    c->add_flag("--ignore-end", run.ignore_end, "go on after end-of-text tokens");
+    c->add_option("--logits", run.logits, "write f32 logits of every prompt position to this safetensors file instead");
+  }
+  {
+    auto* c = command("pull", "fetch a model: a known name, a file, an https address, or hf:owner/repo",
+                      [&] { return pull_command(pull); });
+    c->add_option("source", pull.source, "smollm2-135m-instruct, or any of the above")->required();
+  }
+  {
+    auto* c = command("info", "what a model file holds, or what this machine offers",
+                      [&] { return info_command(info); });
+    c->add_option("model", info.model, "a model file, folder or pulled name");
+    c->add_flag("--cpu", info.cpu, "instruction sets, cores and memory of this machine");
+    c->add_flag("--json", info.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("bench", "measure tokens per second", [&] { return bench_command(bench); });
+    add_model_options(*c, bench.model, true);
+    c->add_option("--prompts", bench.prompts, "prompt lengths")->delimiter(',')->capture_default_str();
+    c->add_option("--generate", bench.generate, "answer lengths")->delimiter(',')->capture_default_str();
+    c->add_option("--repeat", bench.repeat, "runs of each; the median is shown")->check(CLI::Range(1, 100));
+    c->add_flag("--json", bench.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("merge", "put an adapter into its base model: a .gguf file or a safetensors folder",
+                      [&] { return merge_command(merge); });
+    c->add_option("adapter", merge.adapter, "a PEFT adapter folder, or a job folder (its newest run)")->required();
+    c->add_option("-m,--model", merge.model, "the base model (default: the one that the job's manifest names)");
+    c->add_option("-o,--out", merge.out, "what to write: FILE.gguf or a folder")->required();
+    c->add_option("--type", merge.type, "element type: f32, f16, bf16, and q8_0 for GGUF")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
+  }
+  // Global options are read before the command runs.
+  app.parse_complete_callback([&] {
+    if (threads > 0) set_threads(threads);
+    if (cpu.empty()) return;
+    for (const CpuLevel level : cpu_levels())
+      if (cpu == cpu_level_name(level)) return force_cpu(level);
+    throw Error(fmt::format("--cpu {}: this machine runs plain to {}; see `thimble info --cpu`", cpu,
+                            cpu_level_name(cpu_detected())));
+  });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int code = app.exit(e);
+    return code == 0 ? kOk : kUserError;
+  }
+  return status;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const thimble::Error& e) {
+    fmt::print(stderr, "{} {}\n", thimble::styled(stderr, thimble::Style::kRed, "error:"), e.what());
+    return thimble::kUserError;
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: out of memory; close other programs or take a smaller model\n");
+    return thimble::kUserError;
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "internal error: {}\n", e.what());
+    return thimble::kFailed;
+  }
+}

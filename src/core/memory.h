@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstddef>
+
+namespace thimble {
+
+// Bytes that a program can still take without swapping (MemAvailable, or the container's limit where lower).
+size_t available_memory();
+// The most that this process has had in memory so far.
+size_t peak_memory();
+
+}  // namespace thimble

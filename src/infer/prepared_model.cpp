@@ -1,0 +1,90 @@
+#include "infer/prepared_model.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cassert>
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "tensor/quantize.h"
+
+namespace thimble {
+namespace {
+
+// Adapters are small and read for every token: halves keep 11 bits of each value at half the bandwidth.
+PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, float scale, MatmulPrecision precision) {
+  Buffer<float> scaled(static_cast<size_t>(rows * cols));
+  for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = values[i] * scale;
+  Tensor tensor{DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(scaled.data()), nullptr};
+  ByteBuffer halves;
+  if (precision == MatmulPrecision::kFast) {
+    halves = ByteBuffer(dtype_bytes(DType::kF16, rows * cols));
+    quantize_row(DType::kF16, scaled.data(), rows * cols, halves.data());
+    tensor.type = DType::kF16;
+    tensor.data = halves.data();
+  }
+  return PackedWeight::pack(tensor, precision);
+}
+
+}  // namespace
+
+PreparedModel::PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision)
+    : model_(std::move(model)), precision_(precision) {
+  size_t need = 0;
+  for (const Linear& layer : model_->linears)
+    need += packed_bytes(layer.weight.type, layer.out(), layer.in(), precision);
+  if (const size_t available = available_memory(); need > available)
+    throw Error(fmt::format("the model's weights take {:.1f} GB laid out for the kernels, but {:.1f} GB of memory are "
+                            "available; close other programs or take a smaller or more quantised model",
+                            static_cast<double>(need) * 1e-9, static_cast<double>(available) * 1e-9));
+  for (const Linear& layer : model_->linears) {
+    weights_.push_back(PackedWeight::pack(layer.weight, precision));
+    biases_.push_back(layer.bias.empty() ? Buffer<float>() : dequantize(layer.bias));
+  }
+  for (const Param& param : model_->params)
+    params_.push_back(param.value.shape.size() > 1 ? Buffer<float>() : dequantize(param.value));
+}
+
+int PreparedModel::add_adapter(const LoraAdapter& adapter) {
+  std::vector<LowRankPair> pairs(model_->linears.size());
+  size_t used = 0;
+  for (const Linear& layer : model_->linears) {
+    const auto found = adapter.modules.find(layer.name);
+    if (found == adapter.modules.end()) continue;
+    const auto& module = found->second;
+    if (module.in != layer.in() || module.out != layer.out())
+      throw Error(fmt::format("adapter: module '{}' is {} x {} where the model has {} x {}; it was made for another "
+                              "base model",
+                              layer.name, module.out, module.in, layer.out(), layer.in()));
+    auto& pair = pairs[static_cast<size_t>(layer.index)];
+    pair.a = pack_low_rank(module.a.data(), adapter.rank, layer.in(), 1.0f, precision_);
+    pair.b = pack_low_rank(module.b.data(), layer.out(), adapter.rank, adapter.scale(), precision_);
+    ++used;
+  }
+  if (used != adapter.modules.size())
+    for (const auto& [name, module] : adapter.modules)
+      if (std::none_of(model_->linears.begin(), model_->linears.end(), [&](const Linear& l) { return l.name == name; }))
+        throw Error(fmt::format("adapter: the model has no module '{}'; it was made for another base model", name));
+  adapters_.push_back(std::move(pairs));
+  return adapters();
+}
+
+const RopeTable& PreparedModel::rope_table(const Rope& rope) const {
+  for (const auto& [frequencies, table] : rope_tables_)
+    if (frequencies == rope.inverse_frequencies) return *table;
+  auto table = std::make_unique<RopeTable>(rope.inverse_frequencies, model_->config.context);
+  return *rope_tables_.emplace_back(rope.inverse_frequencies, std::move(table)).second;
+}
+
+size_t PreparedModel::bytes() const {
+  size_t total = 0;
+  for (const auto& w : weights_) total += w.bytes();
+  for (const auto& p : params_) total += p.size() * sizeof(float);
+  for (const auto& b : biases_) total += b.size() * sizeof(float);
+  for (const auto& pairs : adapters_)
+    for (const auto& pair : pairs) total += pair.a.bytes() + pair.b.bytes();
+  return total;
+}
+
+}  // namespace thimble

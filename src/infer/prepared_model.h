@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "formats/adapter.h"
+#include "kernels/packed_matmul.h"
+#include "kernels/rope.h"
+#include "models/model.h"
+
+namespace thimble {
+
+// A model laid out for inference: weights packed for the kernels, small parameters in f32, adapters beside it.
+// Shared by any number of engines; adapters are added before use.
+class PreparedModel {
+ public:
+  struct LowRankPair {
+    PackedWeight a;  // [rank, in]
+    PackedWeight b;  // [out, rank], scale folded in
+    bool empty() const { return a.empty(); }
+  };
+
+  // Packs on all threads. Throws Error, with both numbers, where the packed weights don't fit into free memory.
+  explicit PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision = MatmulPrecision::kFast);
+
+  // Returns the adapter's number for requests: 1, 2, ... Throws Error where a module or shape doesn't fit.
+  int add_adapter(const LoraAdapter& adapter);
+  int adapters() const { return static_cast<int>(adapters_.size()); }
+
+  const Model& model() const { return *model_; }
+  MatmulPrecision precision() const { return precision_; }
+  const PackedWeight& weight(const Linear& layer) const { return weights_[static_cast<size_t>(layer.index)]; }
+  const float* bias(const Linear& layer) const { return biases_[static_cast<size_t>(layer.index)].data(); }
+  const float* param(const Param& param) const { return params_[static_cast<size_t>(param.index)].data(); }
+  const LowRankPair& adapter(int number, const Linear& layer) const {
+    return adapters_[static_cast<size_t>(number - 1)][static_cast<size_t>(layer.index)];
+  }
+  const RopeTable& rope_table(const Rope& rope) const;  // made once a set of frequencies
+  size_t bytes() const;                                 // packed weights, parameters and adapters
+
+ private:
+  std::shared_ptr<const Model> model_;
+  MatmulPrecision precision_;
+  std::vector<PackedWeight> weights_;   // by Linear::index
+  std::vector<Buffer<float>> biases_;   // by Linear::index; empty where there is none
+  std::vector<Buffer<float>> params_;   // by Param::index; empty for tables, whose rows are read where they are
+  std::vector<std::vector<LowRankPair>> adapters_;
+  mutable std::vector<std::pair<std::vector<float>, std::unique_ptr<RopeTable>>> rope_tables_;
+};
+
+}  // namespace thimble
