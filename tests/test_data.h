@@ -8,8 +8,8 @@
 
 // Tests that need the data beside the checkout say that they were skipped where a user lacks it,
 // and fail on the build machine (CI=true), where it must be there.
-#define THIMBLE_REQUIRE_DATA(path)                                                    \
-  if (const std::filesystem::path p_ = (path); !std::filesystem::exists(p_)) {        \
+#define THIMBLE_REQUIRE_DATA(needed)                                                  \
+  if (const std::filesystem::path p_ = (needed); !std::filesystem::exists(p_)) {      \
     const char* ci_ = std::getenv("CI");                                              \
     if (ci_ != nullptr && std::string(ci_) == "true") FAIL() << "missing " << p_;     \
     GTEST_SKIP() << "skipped: " << p_ << " is not on this machine";                   \

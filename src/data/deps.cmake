@@ -1,0 +1,3 @@
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+target_compile_definitions(thimble_data PRIVATE TOML_EXCEPTIONS=1)
+target_link_libraries(thimble_data PUBLIC nlohmann_json::nlohmann_json PRIVATE PkgConfig::UTF8PROC)

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calls/call.h"
+#include "calls/tool.h"
+
+namespace thimble {
+
+// One message of a conversation before the answer.
+struct Turn {
+  std::string role;         // system, user, assistant or tool
+  std::string content;      // may be empty for an assistant that calls
+  std::vector<Call> calls;  // an earlier assistant's
+  std::string name;         // of the tool that a tool message comes from; may be empty
+  std::string call_id;      // which call a tool message answers; may be empty
+};
+
+// The one row type, from reader to loss: a conversation and what is right to answer to it.
+struct Row {
+  std::string id;                          // as given; empty where none was
+  int number = 0;                          // line in its file, from 1
+  std::vector<Turn> turns;                 // what the model sees; the last one is of the user or of a tool
+  std::vector<Call> calls;                 // gold calls in order; empty where none is right
+  std::string answer;                      // gold text; may be empty where there are calls
+  std::string kind;                        // free label for reports: single, multi, none, missing
+  std::string missing;                     // name of the required argument that the request lacks
+  std::optional<std::vector<Tool>> tools;  // this row's own tools instead of the use case's
+
+  // The request that the answer is to: the last user message.
+  std::string_view query() const {
+    for (auto turn = turns.rbegin(); turn != turns.rend(); ++turn) {
+      if (turn->role == "user") return turn->content;
+    }
+    return {};
+  }
+};
+
+}  // namespace thimble

@@ -1,0 +1,91 @@
+#include "data/read.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "test_data.h"
+
+namespace thimble {
+namespace {
+
+TEST(ReadRows, ShortFormIsRead) {
+  const auto rows = parse_rows(
+      "{\"id\": \"a\", \"query\": \"lock it\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"x\": 1}}]}\r\n\n"
+      "{\"query\": \"hi\", \"calls\": [], \"answer\": \"Hello.\", \"kind\": \"none\"}",
+      "t.jsonl");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].id, "a");
+  EXPECT_EQ(rows[0].query(), "lock it");
+  EXPECT_EQ(rows[0].calls.at(0).name, "lock");
+  EXPECT_EQ(rows[1].number, 3);
+  EXPECT_EQ(rows[1].answer, "Hello.");
+  EXPECT_EQ(rows[1].kind, "none");
+}
+
+TEST(ReadRows, ConversationalFormIsReadWithArgumentsAsObjectOrText) {
+  const auto rows = parse_rows(
+      R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"},)"
+      R"({"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",)"
+      R"("function": {"name": "f", "arguments": "{\"x\": 2}"}}]},)"
+      R"({"role": "tool", "tool_call_id": "1", "content": "ok"},)"
+      R"({"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "g", "arguments": {"y": [1]}}}]}],)"
+      R"("tools": [{"name": "f"}, {"name": "g"}], "id": 7})",
+      "t.jsonl");
+  ASSERT_EQ(rows.size(), 1u);
+  const Row& row = rows[0];
+  EXPECT_EQ(row.id, "7");
+  ASSERT_EQ(row.turns.size(), 4u);
+  EXPECT_EQ(row.turns[2].calls.at(0).arguments["x"], 2);
+  EXPECT_EQ(row.turns[3].call_id, "1");
+  EXPECT_EQ(row.query(), "q");
+  EXPECT_EQ(row.calls.at(0).name, "g");
+  ASSERT_TRUE(row.tools.has_value());
+  EXPECT_EQ(row.tools->size(), 2u);
+}
+
+TEST(ReadRows, MistakesAreNamedByFileAndRow) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"query": "a", "calls": [], "anser": "x"})", "unknown key \"anser\""},
+      {R"({"query": 3, "calls": []})", "\"query\" must be a string"},
+      {R"({"query": "a"})", "\"calls\" is missing"},
+      {R"({"query": "a", "calls": {}})", "\"calls\" must be a list"},
+      {R"({"query": "a", "calls": [{"name": "f"}]})", "\"arguments\" is missing"},
+      {R"({"query": "a", "calls": [{"name": "f", "arguments": [1]}]})", "must be an object"},
+      {R"({"query": "a", "calls": [{"name": "f", "arguments": "{"}]})", "not usable JSON"},
+      {R"({"query": "a", "calls": [{"name": "f", "arguments": {}, "id": 1}]})", "unknown key \"id\""},
+      {R"({"query": "a", "calls": [], "calls": []})", "stands twice"},
+      {R"({"query": "a", "calls": [)", "not usable JSON"},
+      {"{\"query\": \"\xc3\x28\", \"calls\": []}", "not usable JSON"},
+      {"[1]", "must be a JSON object"},
+      {"{}", "needs \"query\" and \"calls\""},
+      {R"({"messages": []})", "last message must be the assistant's"},
+      {R"({"messages": [{"role": "user", "content": "a"}]})", "last message must be the assistant's"},
+      {R"({"messages": [{"role": "user", "content": ["a"]}, {"role": "assistant", "content": "b"}]})", "must be a string"},
+      {R"({"messages": [{"role": "bot", "content": "a"}]})", "unknown role \"bot\""},
+      {R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant"}]})", "\"content\" is missing"},
+      {R"({"messages": [{"role": "user", "content": "a", "tool_calls": []}]})", "only the assistant"},
+      {R"({"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "a"}]})", "must be the first"},
+      {R"({"messages": [{"role": "system", "content": "a"}, {"role": "assistant", "content": "a"}]})", "before the answer"},
+      {R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}], "tools": 3})", "tools"},
+      {"\xef\xbb\xbf{}", "byte order mark"},
+  };
+  for (const auto& [line, expected] : cases) {
+    try {
+      parse_rows(line, "t.jsonl");
+      ADD_FAILURE() << line;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::StartsWith("t.jsonl: row 1")) << line;
+      EXPECT_THAT(error.what(), testing::HasSubstr(expected)) << line;
+    }
+  }
+}
+
+TEST(ReadRows, RealDataSetsAreReadWhole) {
+  THIMBLE_REQUIRE_DATA(test::data("snips/train.jsonl"));
+  EXPECT_EQ(read_rows(test::data("snips/train.jsonl")).size(), 13084u);
+  EXPECT_EQ(read_rows(test::data("home/train.jsonl")).size(), 6000u);
+}
+
+}  // namespace
+}  // namespace thimble
