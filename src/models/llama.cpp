@@ -58,7 +58,7 @@ void build_llama(const ModelFile& file, Model& model) {
     Act x = ops.embed(embedding);
     for (size_t i = 0; i < layers.size(); ++i) {
       const Layer& layer = layers[i];
-      x = ops.block(x, [&](const Act& in) {
+      x = ops.block(x, [&, i](const Act& in) {  // training runs it again after the loop
         const Act normed = ops.rms_norm(in, *layer.input_norm, eps);
         const Linear* qkv_layers[] = {layer.q, layer.k, layer.v};
         auto qkv = ops.linear(normed, qkv_layers);

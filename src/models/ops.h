@@ -73,7 +73,8 @@ class Ops {
   virtual Act swiglu(const Act& gate, const Act& up) = 0;  // silu(gate) * up
   virtual Act gelu(const Act& x) = 0;                      // the tanh form, as GPT-2 has it
   virtual Act add(const Act& a, const Act& b) = 0;
-  // Runs one layer as a block that depends on x alone, so that training can drop its inside and run it again.
+  // Runs one layer as a block that depends on x alone, so that training can drop its inside and run it again: after
+  // the call, so body takes by value what ends with the family's loop.
   virtual Act block(const Act& x, const std::function<Act(const Act&)>& body) = 0;
 };
 
