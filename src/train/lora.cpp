@@ -1,0 +1,108 @@
+#include "train/lora.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace thimble {
+namespace {
+
+std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
+// "q_proj" is the last part of "model.layers.0.self_attn.q_proj"; "self_attn.q_proj" and the whole name fit too.
+bool fits(const std::string& name, const std::string& target) {
+  return name == target || (name.size() > target.size() && name.ends_with(target) &&
+                            name[name.size() - target.size() - 1] == '.');
+}
+
+void check(const LoraConfig& config) {
+  if (config.rank < 1 || config.rank > 1024)
+    throw Error(fmt::format("adapter: rank is {}; choose 1 to 1024", config.rank));
+  if (!(config.alpha > 0) || !std::isfinite(config.alpha))
+    throw Error(fmt::format("adapter: alpha is {}; it must be above 0", config.alpha));
+  if (!(config.dropout >= 0) || !(config.dropout < 1))
+    throw Error(fmt::format("adapter: dropout is {}; it must be at least 0 and below 1", config.dropout));
+}
+
+}  // namespace
+
+float LoraConfig::scale() const {
+  const float r = static_cast<float>(rank);
+  return alpha / (rslora ? std::sqrt(r) : r);
+}
+
+std::vector<const Linear*> lora_targets(const Model& model, std::span<const std::string> targets) {
+  if (targets.empty()) throw Error("adapter: no target layers are named; say all-linear to adapt all");
+  std::set<const Linear*> chosen;
+  for (const std::string& target : targets) {
+    bool found = false;
+    for (const Linear& linear : model.linears) {
+      const bool is_head = &linear == model.head;
+      if (target == "all-linear" ? is_head : !fits(linear.name, target)) continue;
+      if (is_head)
+        throw Error(fmt::format("adapter: target '{}' is the output head, which can't be adapted; leave it out",
+                                target));
+      chosen.insert(&linear);
+      found = true;
+    }
+    if (!found) {
+      std::set<std::string> known;
+      for (const Linear& linear : model.linears)
+        if (&linear != model.head) known.insert(last_part(linear.name));
+      throw Error(fmt::format("adapter: no layer of the model is called '{}'; it has {}, or say all-linear", target,
+                              fmt::join(known, ", ")));
+    }
+  }
+  std::vector<const Linear*> out(chosen.begin(), chosen.end());
+  std::sort(out.begin(), out.end(), [](const Linear* a, const Linear* b) { return a->index < b->index; });
+  return out;
+}
+
+Lora::Lora(const Model& model, LoraConfig config, uint64_t seed) : config_(std::move(config)) {
+  check(config_);
+  const auto chosen = lora_targets(model, config_.targets);
+  const int64_t rank = config_.rank;
+  int64_t count = 0;
+  for (const Linear* linear : chosen) count += rank * (linear->in() + linear->out());
+  values_ = Buffer<float>(static_cast<size_t>(count));
+  gradients_ = Buffer<float>(static_cast<size_t>(count));
+
+  by_linear_.assign(model.linears.size(), -1);
+  Random random(seed);
+  int64_t at = 0;
+  for (const Linear* linear : chosen) {
+    const int64_t a_count = rank * linear->in();
+    const int64_t b_count = rank * linear->out();
+    by_linear_[static_cast<size_t>(linear->index)] = static_cast<int>(layers_.size());
+    layers_.push_back({linear, rank, values_.data() + at, values_.data() + at + a_count, gradients_.data() + at,
+                       gradients_.data() + at + a_count});
+    const double bound = 1 / std::sqrt(static_cast<double>(linear->in()));
+    for (int64_t i = 0; i < a_count; ++i)
+      layers_.back().a[i] = static_cast<float>((2 * random.uniform() - 1) * bound);
+    at += a_count + b_count;
+  }
+}
+
+const LoraLayer* Lora::find(const Linear& linear) const {
+  const int at = by_linear_[static_cast<size_t>(linear.index)];
+  return at < 0 ? nullptr : &layers_[static_cast<size_t>(at)];
+}
+
+std::vector<ParameterTensor> Lora::parameters() const {
+  std::vector<ParameterTensor> out;
+  for (const LoraLayer& layer : layers_) {
+    const auto a_count = static_cast<size_t>(layer.rank * layer.linear->in());
+    const auto b_count = static_cast<size_t>(layer.rank * layer.linear->out());
+    out.push_back({layer.linear->name + ".lora_A", {layer.a, a_count}, {layer.da, a_count}});
+    out.push_back({layer.linear->name + ".lora_B", {layer.b, b_count}, {layer.db, b_count}});
+  }
+  return out;
+}
+
+}  // namespace thimble

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/lora.h"
+#include "models/model.h"
+#include "train/optimizer.h"
+
+namespace thimble {
+
+// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): a chosen linear layer adds scale · b · (a · x).
+struct LoraConfig {
+  int rank = 16;
+  float alpha = 32;       // scale = alpha / rank
+  bool rslora = false;    // scale = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
+  float dropout = 0;      // of a's input, in training
+  std::vector<std::string> targets = {"all-linear"};  // or last parts of layer names: "q_proj", "down_proj"
+
+  float scale() const;
+};
+
+// One adapted layer; the matrices stand in the adapter's own storage.
+struct LoraLayer {
+  const Linear* linear = nullptr;
+  int64_t rank = 0;
+  float* a = nullptr;   // [rank, in]
+  float* b = nullptr;   // [out, rank]
+  float* da = nullptr;  // gradients, added to
+  float* db = nullptr;
+};
+
+// A trainable adapter of a model: what an optimizer step changes.
+class Lora {
+ public:
+  // a is Kaiming-uniform with a = sqrt(5), which is uniform within 1 / sqrt(in), and b zero, as PEFT starts them.
+  // "all-linear" adapts every linear layer but the head. Throws Error for a target that no layer has, for the head,
+  // and for a rank, scale or dropout out of range.
+  Lora(const Model& model, LoraConfig config, uint64_t seed);
+  Lora(const Lora&) = delete;
+  Lora& operator=(const Lora&) = delete;
+
+  const LoraConfig& config() const { return config_; }
+  const std::vector<LoraLayer>& layers() const { return layers_; }
+  const LoraLayer* find(const Linear& linear) const;  // null where the layer is not adapted
+  LowRank low_rank(const LoraLayer& layer) const { return {layer.a, layer.b, layer.rank, config_.scale()}; }
+
+  std::span<float> values() const { return values_; }        // of all layers, a then b, in the model's order
+  std::span<float> gradients() const { return gradients_; }  // the same places
+  std::vector<ParameterTensor> parameters() const;           // "<layer>.lora_A", "<layer>.lora_B"
+
+ private:
+  LoraConfig config_;
+  Buffer<float> values_;
+  Buffer<float> gradients_;
+  std::vector<LoraLayer> layers_;
+  std::vector<int> by_linear_;  // index of the adapted layer, -1 where none
+};
+
+// The layers that `targets` choose, in the model's order. Throws Error as Lora's constructor does.
+std::vector<const Linear*> lora_targets(const Model& model, std::span<const std::string> targets);
+
+}  // namespace thimble

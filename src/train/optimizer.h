@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/adamw.h"
+
+namespace thimble {
+
+// A tensor that training changes, and where its gradients add up.
+struct ParameterTensor {
+  std::string name;
+  std::span<float> values;
+  std::span<float> gradients;
+};
+
+// Sees every gradient once a step, after the last micro-batch and before clipping: other ranks' gradients are added
+// here. The sums must not depend on who adds first.
+using ReduceGradients = std::function<void(std::span<const std::span<float>> gradients)>;
+
+struct OptimizerConfig {
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0;
+  float clip = 1;  // largest norm over all gradients together; 0 = no clipping
+};
+
+// AdamW over a list of tensors, with clipping by the global norm.
+class Optimizer {
+ public:
+  Optimizer(std::vector<ParameterTensor> parameters, OptimizerConfig config);
+
+  ReduceGradients reduce;  // may be empty
+
+  // Changes the values, then zeroes the gradients. Returns the norm before clipping; where it is not finite
+  // nothing is changed but the gradients zeroed, and the caller decides.
+  double step(double learning_rate);
+
+  int64_t steps() const { return steps_; }
+  const std::vector<ParameterTensor>& parameters() const { return parameters_; }
+  // State for checkpoints: first and second moments of parameters()[i].
+  std::span<float> first_moment(size_t i) const { return moment(i, 0); }
+  std::span<float> second_moment(size_t i) const { return moment(i, 1); }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+ private:
+  std::span<float> moment(size_t i, size_t which) const;
+
+  std::vector<ParameterTensor> parameters_;
+  OptimizerConfig config_;
+  std::vector<size_t> offsets_;  // of each parameter's moments
+  Buffer<float> moments_;        // first, then second moments of all parameters
+  int64_t steps_ = 0;
+};
+
+}  // namespace thimble

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "core/buffer.h"
+#include "models/ops.h"
+
+namespace thimble {
+
+// Buffers that go round between the ops of a step and between steps: a step after the first asks the system for
+// nothing. Not for use by several threads.
+class BufferPool {
+ public:
+  Buffer<float> take(int64_t count);  // at least count values, unspecified
+  Buffer<uint16_t> take_bf16(int64_t count);
+  void give(Buffer<float>&& buffer);
+  void give(Buffer<uint16_t>&& buffer);
+  size_t allocated_bytes() const { return allocated_; }  // since the start, in use or not
+
+ private:
+  std::map<size_t, std::vector<Buffer<float>>> floats_;  // by size
+  std::map<size_t, std::vector<Buffer<uint16_t>>> halves_;
+  size_t allocated_ = 0;
+};
+
+// An activation on the tape. Its values may be dropped after the forward pass where backward doesn't read them,
+// kept as bf16 alone, or made again from what is kept.
+struct Value : Activation {
+  explicit Value(BufferPool& buffer_pool) : pool(buffer_pool) {}
+  ~Value();
+  Value(const Value&) = delete;
+  Value& operator=(const Value&) = delete;
+
+  BufferPool& pool;
+  Buffer<uint16_t> bf16;         // of values, where a product read them or they are stored so
+  bool needs_grad = false;       // something trained stands below it
+  bool backward_reads = false;   // some op's backward pass reads the values
+  bool product_reads = false;    // some op's backward pass reads them as a product's input
+  bool keep_exact = false;       // not to be stored as bf16
+  std::function<void()> remake;  // writes values again
+
+  int64_t count() const { return rows * cols; }
+  bool has_grad() const { return !grad.empty(); }
+  float* ensure_values();           // makes them where they were dropped
+  const uint16_t* ensure_bf16();    // makes the bf16 copy
+  void drop_values();               // back to the pool
+  void drop_bf16();
+
+  // Where to write the gradient, and whether something stands there that it must be added to.
+  struct Target {
+    float* data;
+    bool accumulate;
+  };
+  Target grad_target();
+  void put_grad(Buffer<float>&& contribution);  // takes a whole gradient; gives it back where nobody needs it
+};
+using ValuePtr = std::shared_ptr<Value>;
+
+void copy_values(const float* from, int64_t count, float* to);  // on all threads
+
+inline Value& value_of(const Act& act) { return static_cast<Value&>(*act); }
+inline ValuePtr value_ptr(const Act& act) { return std::static_pointer_cast<Value>(act); }
+
+// What the forward pass did, to be run backwards. Every entry drops what it holds as soon as it has run.
+class Tape {
+ public:
+  void record(std::function<void()> backward) { entries_.push_back(std::move(backward)); }
+  void run_backward() {
+    while (!entries_.empty()) {
+      const std::function<void()> entry = std::move(entries_.back());
+      entries_.pop_back();
+      entry();
+    }
+  }
+  void clear() { entries_.clear(); }
+
+ private:
+  std::vector<std::function<void()>> entries_;
+};
+
+}  // namespace thimble

@@ -1,0 +1,135 @@
+// Linear layers with what the adapter adds to them. Apart from train_ops.cpp because dropout has its own path.
+
+#include <algorithm>
+
+#include "core/thread_pool.h"
+#include "kernels/adamw.h"
+#include "train/train_ops.h"
+
+namespace thimble {
+namespace {
+
+Tensor matrix(const float* values, int64_t rows, int64_t cols) {
+  return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
+}
+
+void add_bias(const float* bias, int64_t rows, int64_t cols, float* y) {
+  threads().parallel_for(rows, [&](int64_t r, int) {
+    for (int64_t c = 0; c < cols; ++c) y[r * cols + c] += bias[c];
+  });
+}
+
+// to = from with elements zeroed by chance and the others scaled up, or added to `to`. Which ones depends on the
+// key and the place alone, so that backward drops the same without storing them.
+void drop_elements(uint64_t key, float share, const float* from, int64_t count, float* to, bool accumulate) {
+  constexpr int64_t kPiece = 1 << 14;
+  const auto limit = static_cast<uint32_t>(static_cast<double>(share) * 4294967296.0);
+  const float scale = 1 / (1 - share);
+  threads().parallel_for((count + kPiece - 1) / kPiece, [&](int64_t piece, int) {
+    for (int64_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
+      uint64_t z = key + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(i) + 1);  // splitmix64
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+      const float value = static_cast<uint32_t>(z >> 32) < limit ? 0.0f : from[i] * scale;
+      to[i] = accumulate ? to[i] + value : value;
+    }
+  });
+}
+
+}  // namespace
+
+ValuePtr TrainOps::frozen_linear(const Linear& layer, const ValuePtr& x) {
+  ValuePtr y = make(x->rows, layer.out());
+  linear_forward(options_.precision, product_input(*x), layer.weight, y->values.data());
+  y->needs_grad = x->needs_grad;
+  if (records(*y)) {
+    tape_.record([this, x, y, &layer] {
+      const auto [dx, accumulate] = x->grad_target();
+      linear_backward_input(options_.precision, {y->grad.data(), y->rows, y->cols}, layer.weight, dx, accumulate);
+    });
+  }
+  return y;
+}
+
+ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
+  ValuePtr y = make(x->rows, layer.linear->out());
+  ValuePtr t = make(x->rows, layer.rank);
+  const Tensor& weight = layer.linear->weight;
+  lora_forward(options_.precision, product_input(*x), weight, lora_->low_rank(layer), y->values.data(),
+               t->values.data());
+  y->needs_grad = true;
+  if (recording_) {
+    x->product_reads = true;
+    t->backward_reads = t->keep_exact = true;
+    tape_.record([this, x, y, t, &layer, &weight] {
+      const GemmInput in = product_input(*x);
+      const auto [dx, accumulate] = x->needs_grad ? x->grad_target() : Value::Target{nullptr, false};
+      lora_backward(options_.precision, {y->grad.data(), y->rows, y->cols}, in, weight, lora_->low_rank(layer),
+                    t->values.data(), dx, accumulate, layer.da, layer.db);
+    });
+  }
+  return y;
+}
+
+ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x) {
+  const Tensor& weight = layer.linear->weight;
+  const int64_t rows = x->rows, in = weight.cols(), out = weight.rows(), rank = layer.rank;
+  const float share = lora_->config().dropout;
+  const float scale = lora_->config().scale();
+  const uint64_t key = options_.dropout_seed + dropout_step_ * 0xd1342543de82ef95u +
+                       static_cast<uint64_t>(layer.linear->index + 1) * 0x2545f4914f6cdd1du;
+  const auto dropped = [this, x, key, share] {
+    Buffer<float> to = pool_.take(x->count());
+    drop_elements(key, share, x->ensure_values(), x->count(), to.data(), false);
+    return to;
+  };
+
+  ValuePtr y = make(rows, out);
+  ValuePtr t = make(rows, rank);  // scaled
+  linear_forward(options_.precision, product_input(*x), weight, y->values.data());
+  Buffer<float> input = dropped();
+  linear_forward(options_.precision, {input.data(), rows, in}, matrix(layer.a, rank, in), t->values.data());
+  pool_.give(std::move(input));
+  scale_values(t->values.data(), t->count(), scale);
+  linear_forward(options_.precision, {t->values.data(), rows, rank}, matrix(layer.b, out, rank), y->values.data(),
+                 true);
+  y->needs_grad = true;
+  if (!recording_) return y;
+  x->product_reads = true;
+  t->backward_reads = t->keep_exact = true;
+  tape_.record([=, this, &layer, &weight] {
+    const GemmPrecision precision = options_.precision;
+    const GemmInput dy{y->grad.data(), rows, out};
+    Buffer<float> u = pool_.take(rows * rank);  // scale · dy · b
+    linear_backward_input(precision, dy, matrix(layer.b, out, rank), u.data());
+    scale_values(u.data(), rows * rank, scale);
+    Buffer<float> input_again = dropped();
+    linear_backward_weight(precision, {u.data(), rows, rank}, {input_again.data(), rows, in}, layer.da, true);
+    linear_backward_weight(precision, dy, {t->values.data(), rows, rank}, layer.db, true);
+    if (x->needs_grad) {
+      const auto [dx, accumulate] = x->grad_target();
+      linear_backward_input(precision, dy, weight, dx, accumulate);
+      linear_backward_input(precision, {u.data(), rows, rank}, matrix(layer.a, rank, in), input_again.data());
+      drop_elements(key, share, input_again.data(), rows * in, dx, true);
+    }
+    pool_.give(std::move(u));
+    pool_.give(std::move(input_again));
+  });
+  return y;
+}
+
+std::vector<Act> TrainOps::linear(const Act& x_act, std::span<const Linear* const> layers) {
+  const ValuePtr x = value_ptr(x_act);
+  std::vector<Act> out;
+  for (const Linear* layer : layers) {
+    const LoraLayer* adapted = lora_ != nullptr ? lora_->find(*layer) : nullptr;
+    const ValuePtr y = adapted == nullptr ? frozen_linear(*layer, x)
+                       : drops()          ? adapted_linear_with_dropout(*adapted, x)
+                                          : adapted_linear(*adapted, x);
+    if (const float* b = bias(*layer)) add_bias(b, y->rows, y->cols, y->values.data());
+    out.push_back(y);
+  }
+  return out;
+}
+
+}  // namespace thimble

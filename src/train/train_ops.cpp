@@ -1,0 +1,346 @@
+#include "train/train_ops.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+
+#include "core/cpu.h"
+#include "core/error.h"
+#include "kernels/adamw.h"
+#include "kernels/attention_backward.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/gelu.h"
+#include "kernels/layer_norm.h"
+#include "kernels/rms_norm.h"
+#include "kernels/swiglu.h"
+#include "tensor/quantize.h"
+#include "train/attention_plain.h"
+
+namespace thimble {
+
+TrainOps::TrainOps(const Model& model, const Lora* lora, Options options)
+    : model_(model), lora_(lora), options_(options) {
+  if (cpu_level() != CpuLevel::kAvx512Bf16) options_.precision = GemmPrecision::kF32;
+}
+
+TrainOps::~TrainOps() { tape_.clear(); }  // before the pool that its values go back to
+
+ValuePtr TrainOps::make(int64_t rows, int64_t cols) {
+  auto value = std::make_shared<Value>(pool_);
+  value->rows = rows;
+  value->cols = cols;
+  value->values = pool_.take(rows * cols);
+  if (recording_ && options_.keep != Keep::kInputs) made_in_block_.push_back(value);
+  return value;
+}
+
+const float* TrainOps::param(const Param& p) {
+  Buffer<float>& copy = params_[&p];
+  if (copy.empty()) copy = dequantize(p.value);
+  return copy.data();
+}
+
+const float* TrainOps::bias(const Linear& linear) {
+  if (linear.bias.empty()) return nullptr;
+  Buffer<float>& copy = biases_[&linear];
+  if (copy.empty()) copy = dequantize(linear.bias);
+  return copy.data();
+}
+
+// In bf16 the rounded copy is made once for all products that read x.
+GemmInput TrainOps::product_input(Value& x) {
+  if (options_.precision == GemmPrecision::kF32) return {x.ensure_values(), x.rows, x.cols};
+  const uint16_t* rounded = x.ensure_bf16();
+  return {x.values.empty() ? nullptr : x.values.data(), x.rows, x.cols, rounded};
+}
+
+Act TrainOps::embed(const Param& table) {
+  const int64_t vocab = table.value.rows();
+  for (const int32_t token : batch_->tokens)
+    if (token < 0 || token >= vocab)
+      throw Error(fmt::format("training row has token {}, but the model's vocabulary has {} entries; encode the data "
+                              "with this model's tokenizer", token, vocab));
+  ValuePtr y = make(batch_->size(), table.value.cols());
+  embedding_forward(table.value, batch_->tokens.data(), y->rows, y->values.data());
+  return y;
+}
+
+Act TrainOps::embed_positions(const Param& table) {
+  if (context_ > table.value.rows())
+    throw Error(fmt::format("a training row is longer than the model's {} positions; leave it out or cut it",
+                            table.value.rows()));
+  ValuePtr y = make(batch_->size(), table.value.cols());
+  embedding_forward(table.value, positions_.data(), y->rows, y->values.data());
+  return y;
+}
+
+Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
+  const ValuePtr x = value_ptr(x_act);
+  const float* w = param(weight);
+  ValuePtr y = make(x->rows, x->cols);
+  rms_norm_forward(x->ensure_values(), w, x->rows, x->cols, eps, y->values.data());
+  y->needs_grad = x->needs_grad;
+  if (!records(*y)) return y;
+  x->backward_reads = true;
+  y->remake = [x, w, eps, to = y.get()] {
+    rms_norm_forward(x->ensure_values(), w, x->rows, x->cols, eps, to->values.data());
+  };
+  tape_.record([x, y, w, eps] {
+    const auto [dx, accumulate] = x->grad_target();
+    rms_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
+  });
+  return y;
+}
+
+Act TrainOps::layer_norm(const Act& x_act, const Param& weight, const Param& bias, float eps) {
+  const ValuePtr x = value_ptr(x_act);
+  const float* w = param(weight);
+  const float* b = param(bias);
+  ValuePtr y = make(x->rows, x->cols);
+  layer_norm_forward(x->ensure_values(), w, b, x->rows, x->cols, eps, y->values.data());
+  y->needs_grad = x->needs_grad;
+  if (!records(*y)) return y;
+  x->backward_reads = true;
+  y->remake = [x, w, b, eps, to = y.get()] {
+    layer_norm_forward(x->ensure_values(), w, b, x->rows, x->cols, eps, to->values.data());
+  };
+  tape_.record([x, y, w, eps] {
+    const auto [dx, accumulate] = x->grad_target();
+    layer_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
+  });
+  return y;
+}
+
+Act TrainOps::rope(Act x_act, const Rope& rope) {
+  const ValuePtr x = value_ptr(x_act);
+  RopeTable& table = rope_tables_[&rope];
+  if (table.positions() < context_)
+    table = RopeTable(rope.inverse_frequencies, std::max(context_, 2 * table.positions()));
+  const int heads = static_cast<int>(x->cols / rope.head_dim);
+  const auto y = std::make_shared<Value>(pool_);
+  y->rows = x->rows;
+  y->cols = x->cols;
+  y->values = std::move(x->values);  // nobody's backward reads what comes before the turn
+  y->needs_grad = x->needs_grad;
+  if (recording_ && options_.keep != Keep::kInputs) made_in_block_.push_back(y);
+  rope_forward(y->values.data(), y->rows, heads, positions_.data(), table, y->values.data());
+  if (!records(*y)) return y;
+  tape_.record([this, x, y, heads, key = &rope] {
+    rope_backward(y->grad.data(), y->rows, heads, positions_.data(), rope_tables_.at(key), y->grad.data());
+    x->put_grad(std::move(y->grad));
+  });
+  return y;
+}
+
+Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, int, const AttentionShape& shape) {
+  const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
+  ValuePtr y = make(q->rows, q->cols);
+  ValuePtr lse = make(q->rows, shape.heads);
+  plain_attention_forward(q->ensure_values(), k->ensure_values(), v->ensure_values(), batch_->plan, shape,
+                          y->values.data(), lse->values.data());
+  y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
+  if (!records(*y)) return y;
+  for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
+  lse->keep_exact = true;
+  tape_.record([this, q, k, v, y, lse, shape] {
+    Buffer<float> dq = pool_.take(q->count()), dk = pool_.take(k->count()), dv = pool_.take(v->count());
+    attention_backward(options_.precision, q->ensure_values(), k->ensure_values(), v->ensure_values(),
+                       y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
+                       dk.data(), dv.data());
+    q->put_grad(std::move(dq));
+    k->put_grad(std::move(dk));
+    v->put_grad(std::move(dv));
+  });
+  return y;
+}
+
+Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
+  const ValuePtr gate = value_ptr(gate_act), up = value_ptr(up_act);
+  ValuePtr y = make(gate->rows, gate->cols);
+  swiglu_forward(gate->ensure_values(), up->ensure_values(), y->count(), y->values.data());
+  y->needs_grad = gate->needs_grad || up->needs_grad;
+  if (!records(*y)) return y;
+  gate->backward_reads = up->backward_reads = true;
+  y->remake = [gate, up, to = y.get()] {
+    swiglu_forward(gate->ensure_values(), up->ensure_values(), to->count(), to->values.data());
+  };
+  tape_.record([this, gate, up, y] {
+    Buffer<float> dup = pool_.take(up->count());
+    swiglu_backward(gate->ensure_values(), up->ensure_values(), y->grad.data(), y->count(), y->grad.data(),
+                    dup.data());
+    gate->put_grad(std::move(y->grad));
+    up->put_grad(std::move(dup));
+  });
+  return y;
+}
+
+Act TrainOps::gelu(const Act& x_act) {
+  const ValuePtr x = value_ptr(x_act);
+  ValuePtr y = make(x->rows, x->cols);
+  gelu_forward(x->ensure_values(), y->count(), y->values.data());
+  y->needs_grad = x->needs_grad;
+  if (!records(*y)) return y;
+  x->backward_reads = true;
+  y->remake = [x, to = y.get()] { gelu_forward(x->ensure_values(), to->count(), to->values.data()); };
+  tape_.record([x, y] {
+    gelu_backward(x->ensure_values(), y->grad.data(), y->count(), y->grad.data());
+    x->put_grad(std::move(y->grad));
+  });
+  return y;
+}
+
+Act TrainOps::add(const Act& a_act, const Act& b_act) {
+  const ValuePtr a = value_ptr(a_act), b = value_ptr(b_act);
+  ValuePtr y = make(a->rows, a->cols);
+  add_values(a->ensure_values(), b->ensure_values(), y->count(), y->values.data());
+  y->needs_grad = a->needs_grad || b->needs_grad;
+  if (!records(*y)) return y;
+  y->keep_exact = true;  // the residual stream: its rounding would add up over the layers
+  tape_.record([this, a, b, y] {
+    if (a->needs_grad && b->needs_grad) {
+      Buffer<float> da = pool_.take(y->count());
+      copy_values(y->grad.data(), y->count(), da.data());
+      a->put_grad(std::move(da));
+      b->put_grad(std::move(y->grad));
+    } else {
+      (a->needs_grad ? a : b)->put_grad(std::move(y->grad));
+    }
+  });
+  return y;
+}
+
+// Keeps of a block's value only what its backward pass reads and cannot make again from something that is kept.
+void TrainOps::shed(Value& value) {
+  if (value.remake) {
+    value.drop_values();
+    value.drop_bf16();
+    return;
+  }
+  if (!value.backward_reads) {
+    if (options_.precision == GemmPrecision::kF32 && value.product_reads) return;
+    if (value.product_reads) value.ensure_bf16();
+    else value.drop_bf16();
+    value.drop_values();
+    return;
+  }
+  if (options_.keep == Keep::kBf16 && !value.keep_exact) {
+    value.ensure_bf16();
+    value.drop_values();
+  } else {
+    value.drop_bf16();
+  }
+}
+
+Act TrainOps::block(const Act& x, const std::function<Act(const Act&)>& body) {
+  if (!recording_) return body(x);
+  if (options_.keep != Keep::kInputs) {
+    made_in_block_.clear();
+    Act y = body(x);
+    for (const auto& weak : made_in_block_)
+      if (const auto value = weak.lock(); value != nullptr && value != y) shed(*value);
+    made_in_block_.clear();
+    return y;
+  }
+
+  recording_ = false;
+  const ValuePtr y = value_ptr(body(x));
+  recording_ = true;
+  if (!y->needs_grad) return y;
+  value_of(x).backward_reads = true;
+  tape_.record([this, x = value_ptr(x), y, body] {
+    Tape outer = std::move(tape_);
+    tape_ = Tape();
+    recording_ = true;
+    const ValuePtr again = value_ptr(body(x));
+    recording_ = false;
+    again->grad = std::move(y->grad);
+    tape_.run_backward();
+    tape_ = std::move(outer);
+  });
+  return y;
+}
+
+ValuePtr TrainOps::forward(const TrainBatch& batch) {
+  assert(batch.plan.rows() == batch.size());
+  tape_.clear();  // of a batch that failed on its way
+  made_in_block_.clear();
+  batch_ = &batch;
+  positions_ = batch.plan.positions();
+  context_ = 0;
+  for (const int32_t position : positions_) context_ = std::max(context_, position + 1);
+  ValuePtr hidden = value_ptr(model_.forward(*this));
+  recording_ = false;
+  return hidden;
+}
+
+double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
+  recording_ = lora_ != nullptr;
+  dropping_ = true;
+  dropout_step_ = dropout_step;
+  const double result = head_loss(forward(batch), batch, normalizer, true);
+  tape_.run_backward();
+  return result;
+}
+
+double TrainOps::loss(const TrainBatch& batch, double normalizer) {
+  recording_ = dropping_ = false;
+  return head_loss(forward(batch), batch, normalizer, false);
+}
+
+Buffer<float> TrainOps::logits(const TrainBatch& batch) {
+  recording_ = dropping_ = false;
+  const ValuePtr hidden = forward(batch);
+  Buffer<float> out(static_cast<size_t>(hidden->rows * model_.head->out()));
+  linear_forward(options_.precision, {hidden->values.data(), hidden->rows, hidden->cols}, model_.head->weight,
+                 out.data());
+  return out;
+}
+
+// Logits are computed for the trained rows alone, and never all at once.
+double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward) {
+  const int64_t vocab = model_.head->out(), cols = hidden->cols;
+  std::vector<int64_t> trained;
+  std::vector<int32_t> targets;
+  std::vector<float> weights;
+  for (int64_t r = 0; r < batch.size(); ++r) {
+    const auto at = static_cast<size_t>(r);
+    if (batch.weights[at] == 0) continue;
+    if (batch.targets[at] < 0 || batch.targets[at] >= vocab)
+      throw Error(fmt::format("training row has token {}, but the model predicts {} tokens; encode the data with this "
+                              "model's tokenizer", batch.targets[at], vocab));
+    trained.push_back(r);
+    targets.push_back(batch.targets[at]);
+    weights.push_back(static_cast<float>(batch.weights[at] / normalizer));
+  }
+  const int64_t rows = static_cast<int64_t>(trained.size());
+  if (rows == 0) return 0;
+
+  const bool with_gradient = backward && hidden->needs_grad;
+  Buffer<float> gathered = pool_.take(rows * cols);
+  Buffer<float> gathered_grad = with_gradient ? pool_.take(rows * cols) : Buffer<float>();
+  for (int64_t i = 0; i < rows; ++i)
+    std::copy_n(hidden->row(trained[static_cast<size_t>(i)]), cols, gathered.data() + i * cols);
+  CrossEntropy args;
+  args.precision = options_.precision;
+  args.hidden = gathered.data();
+  args.rows = rows;
+  args.targets = targets.data();
+  args.row_weights = weights.data();
+  args.head = &model_.head->weight;
+  args.dhidden = with_gradient ? gathered_grad.data() : nullptr;
+  const double loss = cross_entropy(args);
+  if (with_gradient) {
+    hidden->grad = pool_.take(hidden->count());
+    std::fill_n(hidden->grad.data(), hidden->count(), 0.0f);
+    for (int64_t i = 0; i < rows; ++i)
+      std::copy_n(gathered_grad.data() + i * cols, cols, hidden->grad.data() + trained[static_cast<size_t>(i)] * cols);
+    hidden->drop_values();
+  }
+  pool_.give(std::move(gathered));
+  pool_.give(std::move(gathered_grad));
+  return loss;
+}
+
+}  // namespace thimble

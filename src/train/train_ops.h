@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/gemm.h"
+#include "kernels/rope.h"
+#include "models/model.h"
+#include "models/ops.h"
+#include "train/batch.h"
+#include "train/lora.h"
+#include "train/tape.h"
+
+namespace thimble {
+
+// What stays in memory between the forward and the backward pass.
+enum class Keep {
+  kValues,  // what backward reads, as it is
+  kBf16,    // the same rounded to bfloat16, half the size (but for the residual stream)
+  kInputs,  // only every block's input; its inside runs a second time (Chen et al. 2016, arXiv 1604.06174)
+};
+
+// Computes a model's calls with the training kernels and records what backward needs. Made once for a run; every
+// batch goes through one of the calls below. Gradients are made only for the adapter and for the activations above
+// its lowest layer.
+class TrainOps final : public Ops {
+ public:
+  struct Options {
+    GemmPrecision precision = GemmPrecision::kBF16;  // kF32 where the machine has no bfloat16 products
+    Keep keep = Keep::kValues;
+    uint64_t dropout_seed = 0;
+  };
+  // The adapter may be null: then there is nothing to train, and losses are the base model's.
+  TrainOps(const Model& model, const Lora* lora, Options options);
+  ~TrainOps() override;
+
+  // Weighted sum of the batch's token losses over `normalizer` (the weights of the whole optimizer step), added to
+  // the adapter's gradients. dropout_step makes the dropped elements differ between micro-batches.
+  double loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step = 0);
+  double loss(const TrainBatch& batch, double normalizer);  // the same without gradients and dropout
+  Buffer<float> logits(const TrainBatch& batch);            // [tokens, vocab], for tests
+
+  GemmPrecision precision() const { return options_.precision; }
+  size_t buffer_bytes() const { return pool_.allocated_bytes(); }
+  void set_keep(Keep keep) { options_.keep = keep; }
+
+  using Ops::linear;
+  Act embed(const Param& table) override;
+  Act embed_positions(const Param& table) override;
+  Act rms_norm(const Act& x, const Param& weight, float eps) override;
+  Act layer_norm(const Act& x, const Param& weight, const Param& bias, float eps) override;
+  std::vector<Act> linear(const Act& x, std::span<const Linear* const> layers) override;
+  Act rope(Act x, const Rope& rope) override;
+  Act attention(const Act& q, const Act& k, const Act& v, int layer, const AttentionShape& shape) override;
+  Act swiglu(const Act& gate, const Act& up) override;
+  Act gelu(const Act& x) override;
+  Act add(const Act& a, const Act& b) override;
+  Act block(const Act& x, const std::function<Act(const Act&)>& body) override;
+
+ private:
+  ValuePtr make(int64_t rows, int64_t cols);
+  bool records(const Value& output) const { return recording_ && output.needs_grad; }
+  const float* param(const Param& p);
+  const float* bias(const Linear& linear);
+  GemmInput product_input(Value& x);
+  bool drops() const { return dropping_ && lora_ != nullptr && lora_->config().dropout > 0; }
+  ValuePtr adapted_linear(const LoraLayer& layer, const ValuePtr& x);
+  ValuePtr adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x);
+  ValuePtr frozen_linear(const Linear& layer, const ValuePtr& x);
+  void shed(Value& value);
+  ValuePtr forward(const TrainBatch& batch);
+  double head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward);
+
+  const Model& model_;
+  const Lora* lora_;
+  Options options_;
+  BufferPool pool_;
+  std::map<const Param*, Buffer<float>> params_;   // frozen, as f32
+  std::map<const Linear*, Buffer<float>> biases_;
+  std::map<const Rope*, RopeTable> rope_tables_;
+
+  // Of the batch that is on its way through.
+  const TrainBatch* batch_ = nullptr;
+  std::vector<int32_t> positions_;
+  int32_t context_ = 0;  // largest position + 1
+  uint64_t dropout_step_ = 0;
+  bool dropping_ = false;
+  bool recording_ = false;
+  Tape tape_;
+  std::vector<std::weak_ptr<Value>> made_in_block_;
+};
+
+}  // namespace thimble
