@@ -1,0 +1,250 @@
+#include "data/job.h"
+
+#include <fmt/chrono.h>
+#include <fmt/core.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <ctime>
+#include <functional>
+#include <map>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+
+namespace thimble {
+namespace {
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+// One table of thimble.toml: reads known keys, then refuses what is left.
+class Section {
+ public:
+  Section(const toml::table* table, std::string name, std::string file)
+      : table_(table), name_(std::move(name)), file_(std::move(file)) {}
+
+  template <class T>
+  bool read(const char* key, T& out, const std::function<bool(const T&)>& valid = {}, const char* range = "") {
+    known_.push_back(key);
+    const toml::node* node = table_ == nullptr ? nullptr : table_->get(key);
+    if (node == nullptr) return false;
+    if constexpr (std::is_same_v<T, bool>) {
+      if (!node->is_boolean()) wrong(*node, key, "true or false");
+      out = **node->as_boolean();
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      if (!node->is_string()) wrong(*node, key, "text in quotes");
+      out = **node->as_string();
+    } else if constexpr (std::is_floating_point_v<T>) {
+      if (!node->is_number()) wrong(*node, key, "a number");
+      out = *node->value<double>();
+    } else if constexpr (std::is_integral_v<T>) {
+      if (!node->is_integer()) wrong(*node, key, "a whole number");
+      out = static_cast<T>(**node->as_integer());
+      if (static_cast<int64_t>(out) != **node->as_integer() || (std::is_unsigned_v<T> && **node->as_integer() < 0))
+        wrong(*node, key, "a smaller whole number");
+    } else {
+      if (!node->is_array()) wrong(*node, key, "a list of texts");
+      out.clear();
+      for (const auto& item : *node->as_array()) {
+        if (!item.is_string()) wrong(*node, key, "a list of texts");
+        out.push_back(**item.as_string());
+      }
+    }
+    if (valid && !valid(out)) wrong(*node, key, range);
+    return true;
+  }
+  template <class T>
+  void read(const char* key, std::optional<T>& out, const std::function<bool(const T&)>& valid = {},
+            const char* range = "") {
+    T value{};
+    if (read(key, value, valid, range)) out = value;
+  }
+  void choice(const char* key, std::string& out, const std::vector<std::string>& values, const char* range) {
+    read<std::string>(key, out, [&](const std::string& v) { return std::find(values.begin(), values.end(), v) != values.end(); },
+                      range);
+  }
+  const toml::table* table(const char* key) {
+    known_.push_back(key);
+    const toml::node* node = table_->get(key);
+    if (node == nullptr) return nullptr;
+    if (!node->is_table()) wrong(*node, key, "a table");
+    return node->as_table();
+  }
+  void finish() const {
+    if (table_ == nullptr) return;
+    for (const auto& [key, node] : *table_) {
+      const std::string name(key.str());
+      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+      const auto nearest = std::min_element(known_.begin(), known_.end(), [&](const auto& a, const auto& b) {
+        return edit_distance(a, name) < edit_distance(b, name);
+      });
+      throw Error(fmt::format("{}:{}: unknown key '{}'; did you mean '{}'?", file_, node.source().begin.line,
+                              full(name), full(*nearest)));
+    }
+  }
+  [[noreturn]] void wrong(const toml::node& node, const char* key, const char* range) const {
+    throw Error(fmt::format("{}:{}: {} must be {}", file_, node.source().begin.line, full(key), range));
+  }
+
+ private:
+  std::string full(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
+
+  const toml::table* table_;
+  std::string name_, file_;
+  std::vector<std::string> known_;
+};
+
+const auto kFraction = [](const double& v) { return v >= 0 && v <= 1; };
+const auto kPositive = [](const int& v) { return v > 0; };
+const auto kNotNegative = [](const double& v) { return v >= 0; };
+
+void read_train(Section s, TrainSettings& t) {
+  s.choice("method", t.method, {"lora"}, "\"lora\"");
+  s.read<int>("rank", t.rank, [](const int& v) { return v >= 1 && v <= 1024; }, "between 1 and 1024");
+  s.read<double>("alpha", t.alpha, [](const double& v) { return v > 0; }, "above 0");
+  s.read<double>("dropout", t.dropout, [](const double& v) { return v >= 0 && v < 1; }, "at least 0 and below 1");
+  s.read("targets", t.targets);
+  s.read<double>("learning_rate", t.learning_rate, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
+  s.choice("schedule", t.schedule, {"cosine", "linear", "constant"}, "\"cosine\", \"linear\" or \"constant\"");
+  s.read<double>("warmup", t.warmup, kFraction, "a share between 0 and 1");
+  s.read<double>("epochs", t.epochs, [](const double& v) { return v > 0; }, "above 0");
+  s.read<int>("batch_rows", t.batch_rows, kPositive, "at least 1");
+  s.read<int>("max_tokens", t.max_tokens, kPositive, "at least 1");
+  s.choice("too_long", t.too_long, {"refuse", "drop"}, "\"refuse\" or \"drop\"");
+  s.read<double>("weight_decay", t.weight_decay, kNotNegative, "at least 0");
+  s.read<double>("clip", t.clip, [](const double& v) { return v > 0; }, "above 0");
+  s.read("seed", t.seed);
+  s.read<double>("dev_share", t.dev_share, [](const double& v) { return v > 0 && v <= 0.5; }, "above 0, at most 0.5");
+  s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");
+  s.choice("precision", t.precision, {"bf16", "f32"}, "\"bf16\" or \"f32\"");
+  s.finish();
+}
+
+}  // namespace
+
+Job load_job(const std::filesystem::path& folder) {
+  const auto toml_path = folder / "thimble.toml";
+  if (!std::filesystem::is_directory(folder))
+    throw Error(fmt::format("{}: is not a folder; a use case is a folder with thimble.toml, tools.json, train.jsonl and "
+                            "test.jsonl", folder.string()));
+  const std::string text = read_file(toml_path);
+  toml::table root;
+  try {
+    root = toml::parse(text, toml_path.string());
+  } catch (const toml::parse_error& e) {
+    throw Error(fmt::format("{}:{}: {}", toml_path.string(), e.source().begin.line, e.description()));
+  }
+  Job job;
+  job.folder = folder;
+  Section top(&root, "", toml_path.string());
+  if (!top.read("name", job.name)) job.name = std::filesystem::canonical(folder).filename().string();
+  top.read("description", job.description);
+  top.read("base", job.base);
+  top.read("tools_in_prompt", job.tools_in_prompt);
+  top.read<std::string>("system", job.system);
+  read_train(Section(top.table("train"), "train", toml_path.string()), job.train);
+
+  Section bars(top.table("bars"), "bars", toml_path.string());
+  for (auto [key, bar] : {std::pair{"exact", &job.bars.exact}, std::pair{"name_accuracy", &job.bars.name_accuracy},
+                          std::pair{"argument_f1", &job.bars.argument_f1},
+                          std::pair{"false_calls", &job.bars.false_calls},
+                          std::pair{"missed_calls", &job.bars.missed_calls}})
+    bars.read<double>(key, *bar, kFraction, "a fraction between 0 and 1");
+  bars.finish();
+
+  if (const toml::table* table = top.table("large")) {
+    Section large(table, "large", toml_path.string());
+    LargeSettings& l = job.large.emplace();
+    if (!large.read("url", l.url) || !large.read("model", l.model))
+      throw Error(fmt::format("{}: [large] needs url and model; give both or leave the table out", toml_path.string()));
+    large.read("api_key_env", l.api_key_env);
+    large.read<double>("input_price", l.input_price, kNotNegative, "at least 0");
+    large.read<double>("output_price", l.output_price, kNotNegative, "at least 0");
+    large.finish();
+  }
+  Section assess(top.table("assess"), "assess", toml_path.string());
+  assess.read<int>("sample", job.assess_sample, kPositive, "at least 1");
+  assess.read<int>("shots", job.assess_shots, [](const int& v) { return v >= 0 && v <= 64; }, "between 0 and 64");
+  assess.finish();
+  Section eval(top.table("eval"), "eval", toml_path.string());
+  eval.read<int>("max_new_tokens", job.max_new_tokens, kPositive, "at least 1");
+  eval.read<int>("batch", job.eval_batch, [](const int& v) { return v >= 1 && v <= 256; }, "between 1 and 256");
+  eval.finish();
+  top.finish();
+
+  const auto tools_path = folder / "tools.json";
+  job.tools = parse_tools(read_file(tools_path), tools_path.string());
+  return job;
+}
+
+std::string manifest_to_text(const JobManifest& m) {
+  Json out{{"job", m.job},
+           {"description", m.description},
+           {"base", m.base},
+           {"base_fingerprint", m.base_fingerprint},
+           {"call_format", m.call_format},
+           {"tools_in_prompt", m.tools_in_prompt},
+           {"system", m.system ? Json(*m.system) : Json(nullptr)},
+           {"chat_template", m.chat_template},
+           {"tools", tools_to_json(m.tools)}};
+  return out.dump(1) + "\n";
+}
+
+JobManifest parse_manifest(std::string_view text, std::string_view where) {
+  const Json json = parse_json(text, where);
+  JobManifest m;
+  try {
+    for (const auto& [key, value] : json.items()) {
+      if (key == "job") m.job = value.get<std::string>();
+      else if (key == "description") m.description = value.get<std::string>();
+      else if (key == "base") m.base = value.get<std::string>();
+      else if (key == "base_fingerprint") m.base_fingerprint = value.get<std::string>();
+      else if (key == "call_format") m.call_format = value.get<std::string>();
+      else if (key == "tools_in_prompt") m.tools_in_prompt = value.get<bool>();
+      else if (key == "system") m.system = value.is_null() ? std::nullopt : std::optional(value.get<std::string>());
+      else if (key == "chat_template") m.chat_template = value.get<std::string>();
+      else if (key == "tools") m.tools = tools_from_json(value, where);
+      else throw Error(fmt::format("{}: unknown key '{}'; the manifest was made by another version", where, key));
+    }
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(fmt::format("{}: not a job manifest ({})", where, e.what()));
+  }
+  if (m.call_format != "hermes")
+    throw Error(fmt::format("{}: call_format '{}' is not supported; known: hermes", where, m.call_format));
+  return m;
+}
+
+std::filesystem::path new_run(const Job& job) {
+  std::filesystem::create_directories(job.runs_folder());
+  const std::string stamp = fmt::format("{:%Y%m%dT%H%M%SZ}", fmt::gmtime(std::time(nullptr)));
+  for (int i = 0;; ++i) {
+    const auto run = job.runs_folder() / (i == 0 ? stamp : fmt::format("{}-{}", stamp, i));
+    if (std::filesystem::create_directory(run)) return run;
+  }
+}
+
+std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job_folder) {
+  std::optional<std::filesystem::path> newest;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(job_folder / "runs", none))
+    if (std::filesystem::exists(entry.path() / "finished") && (!newest || entry.path().filename() > newest->filename()))
+      newest = entry.path();
+  return newest;
+}
+
+void mark_finished(const std::filesystem::path& run) { write_file(run / "finished", ""); }
+
+}  // namespace thimble

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "calls/tool.h"
+
+namespace thimble {
+
+// [train] of thimble.toml.
+struct TrainSettings {
+  std::string method = "lora";
+  int rank = 16;
+  double alpha = 32;
+  double dropout = 0;
+  std::vector<std::string> targets = {"all-linear"};
+  double learning_rate = 1e-3;
+  std::string schedule = "cosine";  // cosine | linear | constant, after the warm-up
+  double warmup = 0.05;             // share of all steps
+  double epochs = 3;
+  int batch_rows = 16;              // rows an optimizer step
+  int max_tokens = 1024;            // most tokens a row
+  std::string too_long = "refuse";  // refuse | drop
+  double weight_decay = 0;
+  double clip = 1;                  // of the gradient's norm
+  uint64_t seed = 1;
+  double dev_share = 0.05;          // of train.jsonl, set aside to choose checkpoints and settings
+  int evaluations = 4;              // of the dev part, spread over the run
+  std::string precision = "bf16";   // bf16 | f32
+};
+
+// [bars]: what a result must reach for GO. Fractions from 0 to 1; what is not given does not count.
+struct Bars {
+  std::optional<double> exact, name_accuracy, argument_f1;  // at least
+  std::optional<double> false_calls, missed_calls;          // at most
+};
+
+// [large]: an OpenAI-compatible endpoint to compare with. Never contacted unless it is given.
+struct LargeSettings {
+  std::string url, model, api_key_env;
+  double input_price = 0, output_price = 0;  // per million tokens
+};
+
+// A use case: a folder with thimble.toml, tools.json, train.jsonl and test.jsonl.
+struct Job {
+  std::filesystem::path folder;
+  std::string name;
+  std::string description;
+  std::string base = "smollm2-135m-instruct";  // a path or a pulled name
+  bool tools_in_prompt = true;                 // false: the weights learn the tools, the prompt is the request alone
+  // The system message. Not given: what the model's template puts in by itself; "": an empty one.
+  std::optional<std::string> system;
+  TrainSettings train;
+  Bars bars;
+  std::optional<LargeSettings> large;
+  int assess_sample = 100;  // [assess] rows of the test set
+  int assess_shots = 8;     // [assess] examples in the few-shot prompt
+  int max_new_tokens = 256; // [eval]
+  int eval_batch = 16;      // [eval] rows answered side by side
+  std::vector<Tool> tools;
+
+  std::filesystem::path train_file() const { return folder / "train.jsonl"; }
+  std::filesystem::path test_file() const { return folder / "test.jsonl"; }
+  std::filesystem::path runs_folder() const { return folder / "runs"; }
+};
+
+// Reads thimble.toml and tools.json. Unknown keys, wrong types and values out of range throw Error with file, line and
+// the nearest known key.
+Job load_job(const std::filesystem::path& folder);
+
+// What travels with an adapter, so that a chat, an evaluation or a server asks the tuned model as it was taught.
+struct JobManifest {
+  std::string job;               // name
+  std::string description;
+  std::string base;              // as thimble.toml names it
+  std::string base_fingerprint;  // ModelFile::fingerprint
+  std::string call_format = "hermes";
+  bool tools_in_prompt = true;
+  std::optional<std::string> system;
+  std::string chat_template;     // the Jinja source that rows were rendered with
+  std::vector<Tool> tools;
+};
+std::string manifest_to_text(const JobManifest& manifest);
+JobManifest parse_manifest(std::string_view text, std::string_view where);
+
+// Runs are folders runs/<UTC time>; one is finished when it holds `finished`, which is written last.
+std::filesystem::path new_run(const Job& job);                         // makes the folder
+std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job_folder);  // finished ones only
+void mark_finished(const std::filesystem::path& run);
+
+}  // namespace thimble
