@@ -1,0 +1,64 @@
+#include "cli/session.h"
+
+#include <fmt/core.h>
+
+#include <csignal>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+#include "formats/adapter.h"
+#include "formats/pull.h"
+
+namespace thimble {
+
+Session open_session(const ModelOptions& options, int batch) {
+  const auto path = resolve_model(options.model);
+  auto model = load_model(path);
+  auto prepared = std::make_shared<PreparedModel>(
+      model, options.precision == "f32" ? MatmulPrecision::kF32 : MatmulPrecision::kFast);
+  Session session;
+  if (!options.adapter.empty()) {
+    const LoraAdapter adapter = read_adapter(options.adapter);
+    if (!adapter.manifest.empty()) {
+      session.manifest = parse_manifest(adapter.manifest, options.adapter + "/thimble_job.json");
+      if (session.manifest->base_fingerprint != model->fingerprint)
+        throw Error(fmt::format("{}: the adapter was trained on another base model ('{}', fingerprint {:.12}) than {} "
+                                "(fingerprint {:.12}); give the base that it belongs to",
+                                options.adapter, session.manifest->base, session.manifest->base_fingerprint,
+                                path.string(), model->fingerprint));
+    }
+    session.adapter = prepared->add_adapter(adapter);
+  }
+  EngineOptions engine;
+  engine.cache_tokens = options.context > 0 ? options.context : std::min<int64_t>(model->config.context, 8192);
+  engine.max_batch = batch;
+  session.engine = std::make_unique<Engine>(prepared, Tokenizer::from(model->vocabulary), engine);
+  return session;
+}
+
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+
+void on_interrupt(int) {
+  if (interrupted != 0) {  // a second press: the usual end
+    std::signal(SIGINT, SIG_DFL);
+    std::raise(SIGINT);
+  }
+  interrupted = 1;
+}
+
+}  // namespace
+
+Interrupt::Interrupt() {
+  interrupted = 0;
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
+Interrupt::~Interrupt() { std::signal(SIGINT, SIG_DFL); }
+bool Interrupt::pressed() { return interrupted != 0; }
+void Interrupt::reset() { interrupted = 0; }
+
+}  // namespace thimble
