@@ -28,4 +28,7 @@ struct ModelFile {
 // Throws Error for anything truncated, forged, unknown or missing.
 ModelFile open_model(const std::filesystem::path& path);
 
+// Only the tokenizer's part: also of GGUF files without weights and of folders that hold just tokenizer files.
+Vocabulary open_vocabulary(const std::filesystem::path& path);
+
 }  // namespace thimble

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct Vocabulary {
   std::optional<bool> add_bos, add_eos, add_space_prefix;
   // either
   std::string chat_template;  // Jinja; empty where the model has none
+  std::map<std::string, std::string> named_templates;  // further ones by name: "tool_use"
+  std::vector<int> end_ids;  // every id that ends an answer, as far as the files say (generation_config.json, eot)
 };
 
 }  // namespace thimble
