@@ -10,9 +10,10 @@
 namespace thimble {
 
 // kF32 multiplies dequantised weights with f32 activations: the path that is compared with other implementations.
-// kFast rounds activations as the weight's type allows (int8 per group of 32 for quantised weights, bf16 for BF16
-// weights) and reads the weights in their packed form.
-enum class MatmulPrecision : uint8_t { kFast, kF32 };
+// kFast rounds activations as the weight's type allows (8 bits in groups of 32 for quantised weights, 16 in groups
+// that hold outliers; bf16 for BF16 weights). kFine uses 16 bits everywhere: for the output head, whose errors no
+// later layer averages out, and which decoding reads from memory no slower for it.
+enum class MatmulPrecision : uint8_t { kFast, kFine, kF32 };
 
 // How a packed weight lies in memory; packed_layout.h draws each of them.
 enum class PackedKind : uint8_t { kF32, kF16, kBF16, kU8, kU4, kU4Min, kU5, kU5Min, kU6, kU4Super, kU5Super };
@@ -30,10 +31,12 @@ class PackedWeight {
   size_t bytes() const { return data_.size(); }
   bool empty() const { return out_ == 0; }
   PackedKind kind() const { return kind_; }
+  MatmulPrecision precision() const { return precision_; }
   const std::byte* tile(int64_t index) const { return data_.data() + static_cast<size_t>(index) * tile_bytes_; }
 
  private:
   PackedKind kind_ = PackedKind::kF32;
+  MatmulPrecision precision_ = MatmulPrecision::kF32;
   int64_t out_ = 0;
   int64_t in_ = 0;
   size_t tile_bytes_ = 0;  // of 16 rows
