@@ -37,7 +37,8 @@ std::optional<LayerName> split(std::string_view name, std::string_view prefix) {
   const LayerName out{name.substr(0, dot), name.substr(dot + 1, last - dot - 1), name.substr(last)};
   int index = 0;
   const auto end = out.index.data() + out.index.size();
-  if (std::from_chars(out.index.data(), end, index).ptr != end || out.index.empty()) return std::nullopt;
+  const auto read = std::from_chars(out.index.data(), end, index);
+  if (read.ec != std::errc() || read.ptr != end) return std::nullopt;
   if (out.index.front() == '-' || (out.index.front() == '0' && out.index.size() > 1)) return std::nullopt;
   if (out.kind != ".weight" && out.kind != ".bias") return std::nullopt;
   return out;

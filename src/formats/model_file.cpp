@@ -69,7 +69,7 @@ std::string fingerprint(const std::map<std::string, Tensor>& tensors) {
       continue;
     }
     for (size_t s = 0; s < kSamples; ++s)  // the first and the last bytes, and windows evenly between
-      hash.update(tensor.data + (bytes - kSample) / (kSamples - 1) * s, kSample);
+      hash.update(tensor.data + (bytes - kSample) * s / (kSamples - 1), kSample);
   }
   return hash.finish();
 }
