@@ -1,14 +1,15 @@
 #include "kernels/lora.h"
 
-#include <algorithm>
-
-#include "core/buffer.h"
 #include "kernels/adamw.h"
+#include "kernels/gemm_operand.h"
 
 namespace thimble {
 namespace {
 
-Tensor factor(const float* values, int64_t rows, int64_t cols) {
+using gemm::Kernels;
+using gemm::Operand;
+
+Tensor as_tensor(const float* values, int64_t rows, int64_t cols) {
   return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
 }
 
@@ -17,27 +18,47 @@ Tensor factor(const float* values, int64_t rows, int64_t cols) {
 void lora_forward(GemmPrecision precision, const GemmInput& x, const Tensor& w, const LowRank& adapter, float* y,
                   float* t, bool accumulate) {
   const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank;
-  linear_forward(precision, x, factor(adapter.a, rank, in), t);
+  const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
+  const GemmInput t_rows{t, x.rows, rank};
+  const bool fast = gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
+    const Operand<E> left(x);
+    gemm::multiply<E>(kernels, x.rows, rank, {left.data(), left.stride(), in, &a, true}, {}, t, false);
+    const Operand<E> low(t_rows, adapter.scale);
+    gemm::multiply<E>(kernels, x.rows, out, {left.data(), left.stride(), in, &w, true},
+                      {low.data(), low.stride(), rank, &b, true}, y, accumulate);
+  });
+  if (fast) return;
+  linear_forward(precision, x, a, t);
   linear_forward(precision, x, w, y, accumulate);
-  Buffer<float> scaled(static_cast<size_t>(out * rank));
-  std::copy(adapter.b, adapter.b + out * rank, scaled.data());
-  scale_values(scaled.data(), out * rank, adapter.scale);
-  linear_forward(precision, {t, x.rows, rank}, factor(scaled.data(), out, rank), y, true);
+  const Operand<float> low(t_rows, adapter.scale);
+  linear_forward(precision, {low.data(), x.rows, rank}, b, y, true);
 }
 
 void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput& x, const Tensor& w,
                    const LowRank& adapter, const float* t, float* dx, bool accumulate, float* da, float* db) {
-  const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank;
-  Buffer<float> u(static_cast<size_t>(dy.rows * rank));
-  linear_backward_input(precision, dy, factor(adapter.b, out, rank), u.data());
-  scale_values(u.data(), dy.rows * rank, adapter.scale);
-  const GemmInput u_rows{u.data(), dy.rows, rank};
-  if (dx != nullptr) {
-    linear_backward_input(precision, dy, w, dx, accumulate);
-    linear_backward_input(precision, u_rows, factor(adapter.a, rank, in), dx, true);
+  const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank, rows = dy.rows;
+  const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
+  const Scratch<float> u(static_cast<size_t>(rows * rank));
+  const GemmInput u_rows{u.data(), rows, rank}, t_rows{t, rows, rank};
+  const bool fast = gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
+    const Operand<E> left(dy);
+    gemm::multiply<E>(kernels, rows, rank, {left.data(), left.stride(), out, &b, false}, {}, u.data(), false);
+    scale_values(u.data(), rows * rank, adapter.scale);
+    if (dx == nullptr) return;
+    const Operand<E> low(u_rows);
+    gemm::multiply<E>(kernels, rows, in, {left.data(), left.stride(), out, &w, false},
+                      {low.data(), low.stride(), rank, &a, false}, dx, accumulate);
+  });
+  if (!fast) {
+    linear_backward_input(precision, dy, b, u.data());
+    scale_values(u.data(), rows * rank, adapter.scale);
+    if (dx != nullptr) {
+      linear_backward_input(precision, dy, w, dx, accumulate);
+      linear_backward_input(precision, u_rows, a, dx, true);
+    }
   }
   linear_backward_weight(precision, u_rows, x, da, true);
-  linear_backward_weight(precision, dy, {t, dy.rows, rank}, db, true, adapter.scale);
+  linear_backward_weight(precision, dy, t_rows, db, true, adapter.scale);
 }
 
 }  // namespace thimble
