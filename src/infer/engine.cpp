@@ -202,7 +202,7 @@ void Engine::consume(Running& r, std::span<const float> logits) {
   const int32_t token = r.sampler.sample(logits, allowed);
   if (answer.tokens.empty()) answer.first_token_s = since(r.start);
 
-  const bool end = !r.request.ignore_end && tokenizer_.is_end(token);
+  const bool end = !r.request.ignore_end && tokenizer_.ends_answer(token);
   std::string text;
   if (!end) {
     answer.tokens.push_back(token);
