@@ -1,0 +1,55 @@
+#include "text/byte_level.h"
+
+#include <array>
+
+#include "text/utf8.h"
+
+namespace thimble {
+namespace {
+
+constexpr bool stands_for_itself(unsigned byte) {
+  return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+}
+
+struct Alphabet {
+  std::array<std::string, 256> characters;
+  std::array<int, 324> bytes;  // by code point; -1 where none
+
+  Alphabet() {
+    bytes.fill(-1);
+    char32_t next = 256;
+    for (unsigned byte = 0; byte < 256; ++byte) {
+      const char32_t c = stands_for_itself(byte) ? byte : next++;
+      characters[byte] = to_utf8(c);
+      bytes[c] = static_cast<int>(byte);
+    }
+  }
+};
+
+const Alphabet& alphabet() {
+  static const Alphabet instance;
+  return instance;
+}
+
+}  // namespace
+
+std::string_view byte_level_character(unsigned char byte) { return alphabet().characters[byte]; }
+
+std::string bytes_to_byte_level(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size() + bytes.size() / 4);
+  for (const char byte : bytes) out += alphabet().characters[static_cast<unsigned char>(byte)];
+  return out;
+}
+
+std::optional<std::string> byte_level_to_bytes(std::string_view token) {
+  std::string out;
+  for (size_t at = 0; at < token.size();) {
+    const char32_t c = decode_utf8(token, at);
+    if (c >= alphabet().bytes.size() || alphabet().bytes[c] < 0) return std::nullopt;
+    out.push_back(static_cast<char>(alphabet().bytes[c]));
+  }
+  return out;
+}
+
+}  // namespace thimble

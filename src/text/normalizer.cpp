@@ -1,0 +1,112 @@
+#include "text/normalizer.h"
+
+#include <utf8proc.h>
+
+#include <cstdlib>
+#include <memory>
+
+#include "core/error.h"
+#include "text/byte_level.h"
+#include "text/unicode_additions.h"
+#include "text/utf8.h"
+
+namespace thimble {
+namespace {
+
+bool is_ascii(std::string_view text) {
+  for (const char c : text)
+    if (static_cast<unsigned char>(c) >= 0x80) return false;
+  return true;
+}
+
+std::string normalize(Normalizer::Form form, std::string text) {
+  if (is_ascii(text)) return text;
+  int options = UTF8PROC_STABLE;
+  if (form == Normalizer::Form::kNfc || form == Normalizer::Form::kNfkc) options |= UTF8PROC_COMPOSE;
+  if (form == Normalizer::Form::kNfd || form == Normalizer::Form::kNfkd) options |= UTF8PROC_DECOMPOSE;
+  if (form == Normalizer::Form::kNfkc || form == Normalizer::Form::kNfkd) options |= UTF8PROC_COMPAT;
+  utf8proc_uint8_t* raw = nullptr;
+  const utf8proc_ssize_t length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &raw, static_cast<utf8proc_option_t>(options));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> guard(raw, std::free);
+  if (length < 0) throw Error(std::string("cannot normalise the text: ") + utf8proc_errmsg(length));
+  return {reinterpret_cast<const char*>(raw), static_cast<size_t>(length)};
+}
+
+std::string lowercase(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = decode_utf8(text, at);
+    if (c < 0x80) {
+      out.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c));
+    } else if (c == 0x130) {
+      out += "i\xCC\x87";  // the one character whose small form is two
+    } else {
+      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    }
+  }
+  return out;
+}
+
+std::string strip(const Normalizer::Strip& sides, std::string_view text) {
+  while (sides.left && !text.empty()) {
+    size_t at = 0;
+    if (!is_white_space(decode_utf8(text, at))) break;
+    text.remove_prefix(at);
+  }
+  while (sides.right && !text.empty()) {
+    const size_t start = previous_utf8(text, text.size());
+    size_t at = start;
+    if (!is_white_space(decode_utf8(text, at))) break;
+    text.remove_suffix(text.size() - start);
+  }
+  return std::string(text);
+}
+
+std::string strip_accents(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = decode_utf8(text, at);
+    if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN) append_utf8(out, c);
+  }
+  return out;
+}
+
+std::string replace(const Normalizer::Replace& step, std::string_view text) {
+  std::string out;
+  size_t copied = 0;
+  const bool additions = !step.pattern.is_literal() && has_unicode_additions(text);
+  step.pattern.for_each(text, additions, [&](size_t begin, size_t end) {
+    out += text.substr(copied, begin - copied);
+    out += step.content;
+    copied = end;
+  });
+  out += text.substr(copied);
+  return out;
+}
+
+struct Apply {
+  std::string text;
+
+  std::string operator()(const Normalizer::Unicode& step) { return normalize(step.form, std::move(text)); }
+  std::string operator()(const Normalizer::Lowercase&) { return lowercase(text); }
+  std::string operator()(const Normalizer::StripAccents&) { return strip_accents(text); }
+  std::string operator()(const Normalizer::Strip& step) { return strip(step, text); }
+  std::string operator()(const Normalizer::Replace& step) { return replace(step, text); }
+  std::string operator()(const Normalizer::Prepend& step) { return text.empty() ? text : step.text + text; }
+  std::string operator()(const Normalizer::ByteLevel&) { return bytes_to_byte_level(text); }
+};
+
+}  // namespace
+
+void Normalizer::add(Step step) { steps_.push_back(std::move(step)); }
+
+std::string Normalizer::apply(std::string_view text) const {
+  std::string out(text);
+  for (const Step& step : steps_) out = std::visit(Apply{std::move(out)}, step);
+  return out;
+}
+
+}  // namespace thimble

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <deque>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "text/pattern.h"
+
+namespace thimble {
+
+// A stretch of text that is tokenized by itself.
+struct Piece {
+  std::string_view text;
+  bool starts_input = false;  // at byte 0 of what the user passed
+};
+
+// What tokenizer.json calls a pre-tokenizer: a list of steps that cut text into pieces.
+class PreTokenizer {
+ public:
+  // What becomes of the text that a pattern matches: a piece of its own, dropped, one with its matching
+  // neighbours, or a part of the piece before or behind.
+  enum class Behavior { kIsolated, kRemoved, kContiguous, kMergedWithPrevious, kMergedWithNext };
+  struct Split {
+    Pattern pattern;
+    Behavior behavior;
+    bool invert = false;  // what lies between matches counts as matching
+  };
+  struct Metaspace {  // spaces become a visible character, which starts each word
+    enum class Prepend { kAlways, kFirst, kNever };
+    std::string replacement;
+    Prepend prepend;
+    bool split;
+  };
+  struct ByteLevel {
+    bool add_prefix_space, use_regex;
+  };
+  using Step = std::variant<Split, Metaspace, ByteLevel>;
+
+  void add(Step step);
+
+  // Whether pieces come out as bytes that still are to be mapped to the byte-level alphabet, because a ByteLevel
+  // step came last.
+  bool yields_bytes() const { return !steps_.empty() && std::holds_alternative<ByteLevel>(steps_.back()); }
+
+  // Rewritten text lives in `storage`. No piece is empty.
+  void run(Piece input, std::deque<std::string>& storage, std::vector<Piece>& pieces) const;
+
+ private:
+  std::vector<Step> steps_;
+};
+
+// GPT-2's splitting rule, which ByteLevel uses.
+inline constexpr std::string_view kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+}  // namespace thimble

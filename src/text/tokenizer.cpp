@@ -1,0 +1,191 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <deque>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "text/tokenizer_parts.h"
+#include "text/utf8.h"
+
+namespace thimble {
+namespace {
+
+// Names under which models end an answer or a turn.
+constexpr std::array<std::string_view, 16> kEndNames = {
+    "<|im_end|>", "<|eot_id|>",     "<|eom_id|>",  "<|end|>",
+    "<|eot|>",    "<|endoftext|>",  "<|return|>",  "<|call|>",
+    "<EOT>",      "<|end_of_text|>", "<end_of_turn>", "<|end_of_turn|>",
+    "<turn|>",    "<end_of_utterance>", "<|endofturn|>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+
+}  // namespace
+
+struct Tokenizer::State {
+  TokenizerParts parts;
+  std::vector<std::string> bytes;  // token_bytes by id
+  std::vector<bool> special;       // by id
+  std::unordered_map<std::string, int32_t> ids;
+  AddedTokenFinder raw, normalized;  // added tokens sought before and after normalising
+  std::vector<int32_t> end_ids;
+  bool yields_bytes = false;
+
+  State(TokenizerParts from, const Vocabulary& vocabulary) : parts(std::move(from)) {
+    const size_t n = parts.tokens.size();
+    bytes.resize(n);
+    special.resize(n);
+    for (const AddedToken& token : parts.added) {
+      special[token.id] = token.special;
+      if (token.normalized) {
+        normalized.add(token, parts.normalizer.apply(token.content));
+      } else {
+        raw.add(token, token.content);
+      }
+    }
+    for (size_t id = 0; id < n; ++id) {
+      if (parts.tokens[id].empty()) continue;
+      ids.emplace(parts.tokens[id], static_cast<int32_t>(id));
+      bytes[id] = special[id] ? parts.tokens[id] : parts.decoder.bytes_of(parts.tokens[id]);
+    }
+    yields_bytes = parts.pre_tokenizer.yields_bytes();
+    find_end_ids(vocabulary);
+  }
+
+  void find_end_ids(const Vocabulary& vocabulary) {
+    const auto add = [&](int32_t id) {
+      if (id >= 0 && static_cast<size_t>(id) < parts.tokens.size()) end_ids.push_back(id);
+    };
+    if (parts.eos) add(*parts.eos);
+    for (const int id : vocabulary.end_ids) add(id);
+    // Where a model has both <|return|> and <|call|>, <|end|> only ends a message (OpenAI's harmony form).
+    const bool harmony = ids.contains("<|return|>") && ids.contains("<|call|>");
+    for (const std::string_view name : kEndNames) {
+      const auto found = ids.find(std::string(name));
+      if (found != ids.end() && special[found->second] && !(harmony && name == "<|end|>")) add(found->second);
+    }
+    std::sort(end_ids.begin(), end_ids.end());
+    end_ids.erase(std::unique(end_ids.begin(), end_ids.end()), end_ids.end());
+  }
+
+  bool is_token(int32_t id) const {
+    return id >= 0 && static_cast<size_t>(id) < parts.tokens.size() && !parts.tokens[id].empty();
+  }
+
+  void encode_text(Piece text, std::vector<int32_t>& out) const {
+    thread_local std::vector<Piece> pieces;
+    thread_local std::deque<std::string> storage;
+    pieces.clear();
+    storage.clear();
+    parts.pre_tokenizer.run(text, storage, pieces);
+    for (const Piece& piece : pieces) parts.model->encode(piece.text, yields_bytes, out);
+  }
+
+  // Text between added tokens that are sought before normalising.
+  void encode_stretch(std::string_view text, bool at_start, bool parse_special, std::vector<int32_t>& out) const {
+    std::string rewritten;
+    if (!parts.normalizer.empty()) text = rewritten = parts.normalizer.apply(text);
+    if (normalized.empty()) return encode_text({text, at_start}, out);
+    std::vector<AddedTokenFinder::Part> found;
+    normalized.split(text, parse_special, found);
+    for (const AddedTokenFinder::Part& part : found) {
+      if (part.id >= 0) {
+        out.push_back(part.id);
+      } else {
+        encode_text({text.substr(part.begin, part.end - part.begin), at_start && part.begin == 0}, out);
+      }
+    }
+  }
+};
+
+Tokenizer Tokenizer::from(const Vocabulary& vocabulary) {
+  if (vocabulary.tokenizer_json.empty() && vocabulary.tokens.empty())
+    throw Error("the model has no tokenizer: neither a tokenizer.json nor GGUF's tokenizer.ggml.tokens");
+  TokenizerParts parts =
+      vocabulary.tokenizer_json.empty() ? read_gguf_tokenizer(vocabulary) : read_tokenizer_json(vocabulary);
+  return Tokenizer(std::make_shared<const State>(std::move(parts), vocabulary));
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
+  std::string mended;
+  if (!is_valid_utf8(text)) text = mended = replace_invalid_utf8(text);
+  std::vector<int32_t> out;
+  out.reserve(text.size() / 3 + 8);
+  if (options.add_special) out = state_->parts.prefix;
+  std::vector<AddedTokenFinder::Part> found;
+  state_->raw.split(text, options.parse_special, found);
+  for (const AddedTokenFinder::Part& part : found) {
+    if (part.id >= 0) {
+      out.push_back(part.id);
+    } else {
+      const bool at_start = part.begin == 0;
+      state_->encode_stretch(text.substr(part.begin, part.end - part.begin), at_start, options.parse_special, out);
+    }
+  }
+  if (options.add_special) out.insert(out.end(), state_->parts.suffix.begin(), state_->parts.suffix.end());
+  return out;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string out;
+  TokenDecoder::Stream stream(state_->parts.decoder);
+  for (const int32_t id : ids)
+    if (state_->is_token(id) && !(skip_special && state_->special[id])) stream.push(state_->parts.tokens[id], out);
+  stream.finish(out);
+  return out;
+}
+
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(state_->parts.tokens.size()); }
+
+const std::string& Tokenizer::token_bytes(int32_t id) const {
+  static const std::string none;
+  return state_->is_token(id) ? state_->bytes[id] : none;
+}
+
+bool Tokenizer::is_special(int32_t id) const { return state_->is_token(id) && state_->special[id]; }
+
+std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
+  const auto found = state_->ids.find(std::string(token));
+  return found == state_->ids.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::optional<int32_t> Tokenizer::bos() const { return state_->parts.bos; }
+std::optional<int32_t> Tokenizer::eos() const { return state_->parts.eos; }
+std::optional<int32_t> Tokenizer::unk() const { return state_->parts.unk; }
+std::optional<int32_t> Tokenizer::pad() const { return state_->parts.pad; }
+const std::vector<int32_t>& Tokenizer::end_ids() const { return state_->end_ids; }
+
+bool Tokenizer::ends_answer(int32_t id) const {
+  return std::binary_search(state_->end_ids.begin(), state_->end_ids.end(), id);
+}
+
+struct StreamDecoder::State {
+  Tokenizer tokenizer;
+  bool skip_special;
+  TokenDecoder::Stream stream;
+};
+
+StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special) {
+  TokenDecoder::Stream stream(tokenizer.state_->parts.decoder);
+  state_ = std::make_unique<State>(State{std::move(tokenizer), skip_special, std::move(stream)});
+}
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+StreamDecoder::~StreamDecoder() = default;
+
+std::string StreamDecoder::push(int32_t id) {
+  std::string out;
+  const Tokenizer::State& tokens = *state_->tokenizer.state_;
+  if (tokens.is_token(id) && !(state_->skip_special && tokens.special[id]))
+    state_->stream.push(tokens.parts.tokens[id], out);
+  return out;
+}
+
+std::string StreamDecoder::flush() {
+  std::string out;
+  state_->stream.finish(out);
+  state_->stream = TokenDecoder::Stream(state_->tokenizer.state_->parts.decoder);
+  return out;
+}
+
+}  // namespace thimble
