@@ -1,0 +1,138 @@
+#include "calls/grammar_text.h"
+
+#include <algorithm>
+#include <cassert>
+#include <unordered_set>
+
+#include <fmt/format.h>
+
+namespace thimble {
+namespace {
+
+constexpr uint32_t kLast = 0x10ffff;
+constexpr uint32_t kSurrogates = 0xd800, kAfterSurrogates = 0xe000;
+
+std::string code_point(uint32_t code) {
+  const bool plain = (code >= '0' && code <= '9') || (code >= 'a' && code <= 'z') || (code >= 'A' && code <= 'Z');
+  return plain ? std::string(1, static_cast<char>(code)) : fmt::format("\\U{:08x}", code);
+}
+
+}  // namespace
+
+std::string GrammarText::add(std::string_view hint, std::string body) {
+  std::string name = reserve(hint);
+  define(name, std::move(body));
+  return name;
+}
+
+std::string GrammarText::reserve(std::string_view hint) {
+  std::string name;
+  for (const char c : hint.substr(0, 40)) {
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    name += plain ? c : '_';
+  }
+  name = fmt::format("r{}_{}", rules_.size(), name);
+  rules_.emplace_back(name, "");
+  return name;
+}
+
+void GrammarText::define(const std::string& name, std::string body) {
+  const auto rule = std::find_if(rules_.rbegin(), rules_.rend(), [&](const auto& r) { return r.first == name; });
+  assert(rule != rules_.rend());
+  bytes_ += name.size() + body.size();
+  rule->second = std::move(body);
+}
+
+std::string GrammarText::text(std::string_view root_body) const {
+  std::string text = fmt::format("root ::= {}\n", root_body);
+  for (const auto& [name, body] : rules_) text += fmt::format("{} ::= {}\n", name, body);
+  return text;
+}
+
+std::string quote_literal(std::string_view utf8) {
+  std::string out = "\"";
+  for (const char c : utf8) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (c == '\n') {
+      out += "\\n";
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+CharSet::CharSet(std::vector<Range> ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  for (auto [first, last] : ranges) {
+    if (!ranges_.empty() && first <= ranges_.back().second + 1) {
+      ranges_.back().second = std::max(ranges_.back().second, last);
+    } else {
+      ranges_.emplace_back(first, last);
+    }
+  }
+}
+
+CharSet CharSet::all() { return CharSet({{0, kSurrogates - 1}, {kAfterSurrogates, kLast}}); }
+
+CharSet CharSet::operator|(const CharSet& other) const {
+  std::vector<Range> both = ranges_;
+  both.insert(both.end(), other.ranges_.begin(), other.ranges_.end());
+  return CharSet(std::move(both));
+}
+
+CharSet CharSet::complement() const { return all().without(*this); }
+
+CharSet CharSet::without(const CharSet& other) const {
+  CharSet result;
+  for (auto [first, last] : ranges_) {
+    for (auto [from, to] : other.ranges_) {
+      if (to < first || from > last) continue;
+      if (from > first) result.ranges_.emplace_back(first, from - 1);
+      first = to + 1;
+      if (first > last) break;
+    }
+    if (first <= last) result.ranges_.emplace_back(first, last);
+  }
+  return result;
+}
+
+std::string CharSet::ebnf() const {
+  assert(!ranges_.empty());
+  std::string out;
+  for (auto [first, last] : ranges_) {
+    out += code_point(first);
+    if (last > first) out.append("-").append(code_point(last));
+  }
+  return fmt::format("[{}]", out);
+}
+
+std::string json_char(const CharSet& set) {
+  static const CharSet escaped({{0, 0x1f}, {'"', '"'}, {'\\', '\\'}});
+  const CharSet plain = set.without(escaped);
+  const CharSet rest = set.without(plain);
+  std::string out;
+  const auto alternative = [&](const std::string& text) { out.append(out.empty() ? "" : " | ").append(text); };
+  if (!plain.empty()) alternative(plain.ebnf());
+  for (auto [first, last] : rest.ranges()) {
+    for (uint32_t code = first; code <= last; ++code) {
+      switch (code) {
+        case '"': alternative(R"("\\\"")"); break;
+        case '\\': alternative(R"("\\\\")"); break;
+        case '\n': alternative(R"("\\n")"); break;
+        case '\r': alternative(R"("\\r")"); break;
+        case '\t': alternative(R"("\\t")"); break;
+        case '\f': alternative(R"("\\f")"); break;
+        case '\b': alternative(R"("\\b")"); break;
+        default: alternative(fmt::format(R"("\\u{:04x}")", code));
+      }
+    }
+  }
+  return out.find(" | ") == std::string::npos ? out : fmt::format("({})", out);
+}
+
+}  // namespace thimble

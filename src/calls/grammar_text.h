@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thimble {
+
+// An EBNF grammar in the making, in xgrammar's notation: named rules, and helpers to quote what stands in them.
+class GrammarText {
+ public:
+  // Adds a rule and gives its name; names are made unique from the hint.
+  std::string add(std::string_view hint, std::string body);
+  // The same in two steps, for rules that refer to themselves.
+  std::string reserve(std::string_view hint);
+  void define(const std::string& name, std::string body);
+
+  size_t bytes() const { return bytes_; }
+  // All rules with a root rule before them.
+  std::string text(std::string_view root_body) const;
+
+ private:
+  std::vector<std::pair<std::string, std::string>> rules_;
+  size_t bytes_ = 0;
+};
+
+std::string quote_literal(std::string_view utf8);  // text as an EBNF literal
+
+// Sets of Unicode code points without surrogates, as sorted ranges that neither touch nor overlap.
+class CharSet {
+ public:
+  using Range = std::pair<uint32_t, uint32_t>;  // both ends belong to it
+
+  CharSet() = default;
+  explicit CharSet(std::vector<Range> ranges);
+  static CharSet all();
+
+  CharSet operator|(const CharSet& other) const;
+  CharSet complement() const;
+  CharSet without(const CharSet& other) const;
+  const std::vector<Range>& ranges() const { return ranges_; }
+  bool empty() const { return ranges_.empty(); }
+  std::string ebnf() const;  // as a character class; the set must not be empty
+
+ private:
+  std::vector<Range> ranges_;
+};
+
+// One character of a set as it stands in a JSON string: itself, or its escape where JSON demands one. Empty for an empty set.
+std::string json_char(const CharSet& set);
+
+}  // namespace thimble
