@@ -1,0 +1,59 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "calls/tool.h"
+#include "data/job.h"
+#include "data/row.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace thimble {
+
+enum class Role : uint8_t { kSystem, kUser, kAssistant, kTool };
+inline constexpr size_t kRoles = 4;
+
+// A row as training sees it.
+struct EncodedRow {
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token
+  std::vector<Role> roles;       // [tokens] whose message the token belongs to
+  int number = 0;                // the row's line in its file
+};
+
+// How a use case speaks to a model: one place for training, evaluation, chat and server, so that a tuned model is
+// asked exactly as it was taught. Calls are written in the Hermes form inside the assistant's message; tools, where
+// they are in the prompt, stand in the system message.
+class PromptStyle {
+ public:
+  PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt,
+              std::optional<std::string> system, std::vector<Tool> tools);
+
+  // Prompt and answer are tokenised apart, so that the border between them is that of inference. Throws Error naming
+  // the row where the template can't render it.
+  EncodedRow encode(const Row& row) const;
+  // Everything up to where the answer begins; `shots` stand before the turns as earlier exchanges.
+  std::vector<int32_t> prompt(std::span<const Turn> turns, std::span<const Row> shots = {}) const;
+
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const std::vector<Tool>& tools() const { return tools_; }
+  bool tools_in_prompt() const { return tools_in_prompt_; }
+  std::string_view template_source() const { return source_; }
+
+ private:
+  Json messages(std::span<const Turn> turns, std::span<const Row> shots, std::span<const Tool> tools) const;
+
+  Tokenizer tokenizer_;
+  std::string source_;
+  ChatTemplate template_;
+  bool tools_in_prompt_;
+  std::optional<std::string> system_;
+  std::vector<Tool> tools_;
+};
+
+}  // namespace thimble

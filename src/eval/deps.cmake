@@ -1,0 +1,1 @@
+target_link_libraries(thimble_eval PUBLIC fmt::fmt)

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/progress.h"
+#include "data/encode.h"
+#include "data/row.h"
+#include "eval/score.h"
+#include "infer/engine.h"
+
+namespace thimble {
+
+struct EvaluateOptions {
+  bool constrained = true;        // calls are held to the tools' schemas
+  int adapter = 0;                // the engine's number; 0: the base model
+  int max_new_tokens = 256;
+  std::vector<Row> shots;         // examples in the prompt, before every request
+};
+
+// One row and what the model made of it.
+struct AnsweredRow {
+  const Row* row = nullptr;
+  std::string output;  // as the model wrote it
+  ParsedAnswer parsed;
+  RowScore score;
+  int prompt_tokens = 0;
+  int cached_tokens = 0;
+  int output_tokens = 0;
+  double seconds = 0;   // from its submission to its end, beside the other rows of the batch
+  bool cut = false;     // the answer ran into max_new_tokens
+};
+
+struct Evaluation {
+  Score score;
+  std::vector<AnsweredRow> rows;  // in the order given; `row` points into the caller's rows
+  double seconds = 0;             // wall time of all
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;
+};
+
+// Greedy answers to every row in batches, scored. The rows must outlive the result.
+Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Row> rows, const EvaluateOptions& options,
+                    const ProgressFn& progress = {});
+
+// What grammars need to know of a tokenizer.
+TokenTable token_table(const Tokenizer& tokenizer);
+
+// One JSON line a row: id, query, gold, predicted, output, exact, failure, details.
+std::string predictions_to_jsonl(const Evaluation& evaluation);
+
+}  // namespace thimble
