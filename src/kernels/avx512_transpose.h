@@ -1,5 +1,7 @@
 #pragma once
 
+#if defined(__x86_64__)
+
 #include <immintrin.h>
 
 #include "kernels/target.h"
@@ -38,3 +40,5 @@ THIMBLE_AVX512_BF16 inline void transpose(__m512i r[16]) {
 }
 
 }  // namespace thimble
+
+#endif

@@ -55,8 +55,10 @@ void backward_weight(const Kernels<E>& kernels, const GemmInput& dy, const GemmI
   const Tensor b = gemm::as_tensor<E>(dy);
   const Scratch<float> turned(static_cast<size_t>(in * out));
   gemm::multiply<E>(kernels, in, out, {a.data(), a.stride(), x.rows, &b, false}, {}, turned.data(), false);
-  for (int64_t o = 0; o < out; ++o)
-    for (int64_t i = 0; i < in; ++i) dw[o * in + i] = (accumulate ? dw[o * in + i] : 0.0f) + turned.data()[i * out + o];
+  for (int64_t first = 0; first < out; first += 16)
+    for (int64_t i = 0; i < in; ++i)
+      for (int64_t o = first; o < std::min(out, first + 16); ++o)
+        dw[o * in + i] = (accumulate ? dw[o * in + i] : 0.0f) + turned.data()[i * out + o];
 }
 
 }  // namespace

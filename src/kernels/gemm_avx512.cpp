@@ -139,15 +139,20 @@ THIMBLE_AVX512_BF16 void interleave(const uint16_t* even, const uint16_t* odd, i
   }();
   const __m512i low = _mm512_load_si512(kIndex.data());
   const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-  for (int64_t first = 0; first < cols; first += width, panel += panel_stride)
-    for (int64_t v = 0; v < width; v += 32) {
-      const int64_t left = std::clamp<int64_t>(cols - first - v, 0, 32);
-      const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << left) - 1);
-      const __m512i a = _mm512_maskz_loadu_epi16(mask, even + first + v);
-      const __m512i b = odd != nullptr ? _mm512_maskz_loadu_epi16(mask, odd + first + v) : _mm512_setzero_si512();
-      _mm512_storeu_si512(panel + 2 * v, _mm512_permutex2var_epi16(a, low, b));
-      if (v + 16 < width) _mm512_storeu_si512(panel + 2 * v + 32, _mm512_permutex2var_epi16(a, high, b));
-    }
+  const int64_t vectors = (cols + width - 1) / width * (width / 16);
+  uint16_t* to = panel;
+  const auto put = [&](__m512i pairs) THIMBLE_AVX512_BF16 {
+    _mm512_storeu_si512(to, pairs);
+    to += 32;
+    if (to == panel + 2 * width) to = panel += panel_stride;
+  };
+  for (int64_t v = 0; v < vectors; v += 2) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << std::clamp<int64_t>(cols - 16 * v, 0, 32)) - 1);
+    const __m512i a = _mm512_maskz_loadu_epi16(mask, even + 16 * v);
+    const __m512i b = odd != nullptr ? _mm512_maskz_loadu_epi16(mask, odd + 16 * v) : _mm512_setzero_si512();
+    put(_mm512_permutex2var_epi16(a, low, b));
+    if (v + 1 < vectors) put(_mm512_permutex2var_epi16(a, high, b));
+  }
 }
 
 void pack_cols(const Tensor& w, int64_t n, int64_t cols, int64_t k, int64_t depth, int width, uint16_t* panel,

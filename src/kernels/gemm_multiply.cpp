@@ -19,23 +19,23 @@ struct Cut {
   int64_t k;
 };
 
+// The deepest piece: 14 rows of it stay in a first-level cache beside what streams through.
+constexpr int64_t kDeepest = 640;
+
+int64_t even_piece(int64_t total, int64_t most, int64_t step) {
+  most = std::max(step, most / step * step);
+  const int64_t pieces = (total + most - 1) / most;
+  return up((total + pieces - 1) / pieces, step);
+}
+
+// most_n: no more columns than these in a block.
 template <class E>
-Cut cut(const Factor<E>& f, int64_t cols, int64_t second_depth, int64_t width, int64_t bytes, int64_t least_n) {
-  const int64_t block = dtype_info(f.w->type).block;
+Cut cut(const Factor<E>& f, int64_t cols, int64_t second_depth, int64_t width, int64_t bytes, int64_t most_n) {
+  const int64_t block = dtype_info(f.w->type).block;  // pieces of a stored row are whole blocks
   const int64_t n_step = up(width, f.by_rows ? 1 : block), k_step = f.by_rows ? up(2, block) : 2;
   const int64_t elements = bytes / static_cast<int64_t>(sizeof(E));
-  const int64_t n_least = std::min(up(least_n, n_step), up(cols, n_step));
-  int64_t k = f.depth;
-  if ((k + second_depth) * n_least > elements) {  // even pieces
-    const int64_t most = std::max(k_step, elements / n_least / k_step * k_step);
-    const int64_t pieces = (k + most - 1) / most;
-    k = up((k + pieces - 1) / pieces, k_step);
-  }
-  int64_t n = std::max(n_least, elements / (k + second_depth) / n_step * n_step);
-  if (n < cols) {  // even pieces
-    const int64_t pieces = (cols + n - 1) / n;
-    n = up((cols + pieces - 1) / pieces, n_step);
-  }
+  const int64_t k = even_piece(f.depth, kDeepest, k_step);
+  const int64_t n = even_piece(cols, std::min(most_n, elements / (k + second_depth)), n_step);
   return {std::min(n, up(cols, width)), k};
 }
 
@@ -74,8 +74,8 @@ struct Block {
     pack_factor(*first, k, std::min(depth, first->depth - k), packed, piece, pieces);
     if (second_depth > 0) pack_factor(*second, 0, second->depth, packed + depth * set->width, piece, pieces);
   }
-  // result rows [row, row + rows), panels [from, to)
-  void run(int64_t row, int64_t rows, int64_t from, int64_t to, float* c, int64_t ldc, bool accumulate) const {
+  // one tile: result rows [row, row + rows) of all panels
+  void run(int64_t row, int64_t rows, float* c, int64_t ldc, bool accumulate) const {
     TileInput<E> input;
     input.a[0] = first->a + row * first->stride + k;
     input.a[1] = second_depth > 0 ? second->a + row * second->stride : nullptr;
@@ -84,7 +84,7 @@ struct Block {
     input.depth[0] = depth;
     input.depth[1] = second_depth;
     const Tile<E> tile = set->tiles[rows - 1];
-    for (int64_t p = from; p < to; ++p) {
+    for (int64_t p = 0; p < panels(); ++p) {
       input.panel = packed + p * panel_elements();
       const int64_t at = n + p * set->width;
       tile(input, c + row * ldc + at, ldc, static_cast<int>(std::min<int64_t>(set->width, n + cols - at)), accumulate);
@@ -98,12 +98,14 @@ template <class E>
 void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Factor<E>& first, const Factor<E>& second,
               float* c, bool accumulate) {
   if (rows == 0 || cols == 0) return;
-  const TileSet<E>* set = &kernels.sets[0];
+  const TileSet<E>* set = &kernels.sets[0];  // the narrowest that takes all columns, or the widest
   for (const TileSet<E>& s : kernels.sets)
-    if (s.width > 0 && set->width < cols && s.width > set->width) set = &s;
+    if (s.width > set->width && set->width < cols) set = &s;
   const int64_t second_depth = up(second.depth, kernels.pair);
   const bool few = rows <= kFewRows;
-  const Cut size = cut(first, cols, second_depth, set->width, few ? kFewRowsBytes : kPanelBytes, few ? 32 : 256);
+  const int64_t width_of_task = cols / (2 * threads().size());
+  const Cut size = cut(first, cols, second_depth, set->width, few ? kFewRowsBytes : kPanelBytes,
+                       few ? std::max<int64_t>(width_of_task, 64) : cols);
   const int64_t n_blocks = (cols + size.n - 1) / size.n, tiles = (rows + set->rows - 1) / set->rows;
   const size_t packed_elements =
       static_cast<size_t>((up(size.k, kernels.pair) + second_depth) * up(size.n, set->width));
@@ -121,7 +123,8 @@ void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Facto
                     k + depth >= first.depth ? second_depth : 0,
                     packed};
   };
-  const auto tile_rows = [&](int64_t tile) { return std::min<int64_t>(set->rows, rows - tile * set->rows); };
+  // rows are dealt out evenly: a tile of one or two rows would wait for its own sums
+  const auto tile_begin = [&](int64_t t) { return rows / tiles * t + std::min(t, rows % tiles); };
 
   if (few) {
     threads().parallel_for(n_blocks, [&](int64_t n_block, int) {
@@ -130,7 +133,7 @@ void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Facto
         const Block<E> block = block_at(n_block, k, packed.data());
         block.pack(0, 1);
         for (int64_t t = 0; t < tiles; ++t)
-          block.run(t * set->rows, tile_rows(t), 0, block.panels(), c, cols, accumulate || k > 0);
+          block.run(tile_begin(t), tile_begin(t + 1) - tile_begin(t), c, cols, accumulate || k > 0);
       }
     });
     return;
@@ -146,7 +149,7 @@ void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Facto
       threads().parallel_for(pieces, [&](int64_t piece, int) { block.pack(piece, pieces); });
       threads().parallel_for((tiles + chunk - 1) / chunk, [&](int64_t task, int) {
         for (int64_t t = task * chunk; t < std::min(tiles, (task + 1) * chunk); ++t)
-          block.run(t * set->rows, tile_rows(t), 0, block.panels(), c, cols, accumulate || k > 0);
+          block.run(tile_begin(t), tile_begin(t + 1) - tile_begin(t), c, cols, accumulate || k > 0);
       });
     }
 }

@@ -20,27 +20,34 @@ int64_t padded_stride(int64_t cols) {
   return stride * static_cast<int64_t>(sizeof(E)) % 2048 == 0 ? stride + 64 / static_cast<int64_t>(sizeof(E)) : stride;
 }
 
-// One row · scale to E.
+// Row `row` as floats: where they lie, or widened into `space`.
+const float* floats(const GemmInput& input, int64_t row, float* space) {
+  if (input.values != nullptr) return input.values + row * input.cols;
+  for (int64_t i = 0; i < input.cols; ++i) space[i] = bf16_to_f32(input.bf16[row * input.cols + i]);
+  return space;
+}
+
 void convert(const GemmInput& input, int64_t row, float scale, float* out) {
-  for (int64_t i = 0; i < input.cols; ++i) {
-    const int64_t at = row * input.cols + i;
-    out[i] = scale * (input.values != nullptr ? input.values[at] : bf16_to_f32(input.bf16[at]));
-  }
+  const float* from = floats(input, row, out);
+  for (int64_t i = 0; i < input.cols; ++i) out[i] = from[i] * scale;
 }
 void convert(const GemmInput& input, int64_t row, float scale, uint16_t* out) {
-  if (scale == 1 && input.bf16 != nullptr) {
+  if (input.values != nullptr) return round_bf16(input.values + row * input.cols, input.cols, scale, out);
+  if (scale == 1) {
     std::copy_n(input.bf16 + row * input.cols, input.cols, out);
-  } else if (scale == 1) {
-    unpack_bf16(DType::kF32, reinterpret_cast<const std::byte*>(input.values + row * input.cols), input.cols, out);
-  } else {
-    float piece[256];
-    for (int64_t first = 0; first < input.cols; first += 256) {
-      const int64_t n = std::min<int64_t>(256, input.cols - first), at = row * input.cols + first;
-      for (int64_t i = 0; i < n; ++i)
-        piece[i] = scale * (input.values != nullptr ? input.values[at + i] : bf16_to_f32(input.bf16[at + i]));
-      unpack_bf16(DType::kF32, reinterpret_cast<const std::byte*>(piece), n, out + first);
-    }
+    return;
   }
+  const Scratch<float> space(static_cast<size_t>(input.cols));
+  round_bf16(floats(input, row, space.data()), input.cols, scale, out);
+}
+
+void transpose(const float* x, int64_t rows, int64_t cols, float scale, uint16_t* out, int64_t stride) {
+  transpose_bf16(x, rows, cols, scale, out, stride);
+}
+void transpose(const float* x, int64_t rows, int64_t cols, float scale, float* out, int64_t stride) {
+  for (int64_t first = 0; first < cols; first += 16)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = first; c < std::min(cols, first + 16); ++c) out[c * stride + r] = x[r * cols + c] * scale;
 }
 
 const float* given(const GemmInput& input, const float*) { return input.values; }
@@ -81,15 +88,13 @@ Operand<E> Operand<E>::transposed(const GemmInput& input, float scale) {
   Operand<E> result(input.cols, input.rows);
   E* to = result.owned_->data();
   const int64_t stride = result.stride_;
-  constexpr int64_t kTile = 16;
   threads().parallel_for((input.rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t task, int) {
-    const int64_t first = task * kRowsAtOnce, last = std::min(input.rows, first + kRowsAtOnce);
-    const Scratch<E> rows(static_cast<size_t>(kRowsAtOnce * input.cols));
-    for (int64_t r = first; r < last; ++r) convert(input, r, scale, rows.data() + (r - first) * input.cols);
-    for (int64_t c0 = 0; c0 < input.cols; c0 += kTile)
-      for (int64_t r = first; r < last; ++r)
-        for (int64_t c = c0; c < std::min(input.cols, c0 + kTile); ++c)
-          to[c * stride + r] = rows.data()[(r - first) * input.cols + c];
+    const int64_t first = task * kRowsAtOnce, rows = std::min(input.rows - first, kRowsAtOnce);
+    if (input.values != nullptr)
+      return transpose(input.values + first * input.cols, rows, input.cols, scale, to + first, stride);
+    const Scratch<float> space(static_cast<size_t>(rows * input.cols));
+    for (int64_t r = 0; r < rows; ++r) floats(input, first + r, space.data() + r * input.cols);
+    transpose(space.data(), rows, input.cols, scale, to + first, stride);
   });
   for (int64_t c = 0; c < input.cols; ++c) std::fill(to + c * stride + input.rows, to + (c + 1) * stride, E{});
   return result;

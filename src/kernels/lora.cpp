@@ -44,10 +44,15 @@ void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput
     const Operand<E> left(dy);
     gemm::multiply<E>(kernels, rows, rank, {left.data(), left.stride(), out, &b, false}, {}, u.data(), false);
     scale_values(u.data(), rows * rank, adapter.scale);
-    if (dx == nullptr) return;
-    const Operand<E> low(u_rows);
-    gemm::multiply<E>(kernels, rows, in, {left.data(), left.stride(), out, &w, false},
-                      {low.data(), low.stride(), rank, &a, false}, dx, accumulate);
+    if (dx != nullptr) {
+      const Operand<E> low(u_rows);
+      gemm::multiply<E>(kernels, rows, in, {left.data(), left.stride(), out, &w, false},
+                        {low.data(), low.stride(), rank, &a, false}, dx, accumulate);
+    }
+    GemmInput dy_rows = dy;
+    if constexpr (sizeof(E) == 2)  // once rounded, it serves db as well
+      if (left.stride() == out) dy_rows.bf16 = left.data();
+    linear_backward_weight(precision, dy_rows, t_rows, db, true, adapter.scale);
   });
   if (!fast) {
     linear_backward_input(precision, dy, b, u.data());
@@ -56,9 +61,9 @@ void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput
       linear_backward_input(precision, dy, w, dx, accumulate);
       linear_backward_input(precision, u_rows, a, dx, true);
     }
+    linear_backward_weight(precision, dy, t_rows, db, true, adapter.scale);
   }
   linear_backward_weight(precision, u_rows, x, da, true);
-  linear_backward_weight(precision, dy, t_rows, db, true, adapter.scale);
 }
 
 }  // namespace thimble

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/cpu.h"
+#include "kernels/avx512_transpose.h"
 #include "kernels/scratch.h"
 #include "kernels/target.h"
 #include "tensor/blocks.h"
@@ -125,21 +126,51 @@ THIMBLE_AVX512_BF16 void unpack_blocks(const std::byte* row, int64_t n, uint16_t
   for (int64_t i = 0; i < n / kElements; ++i) unpack(blocks[i], out + i * kElements);
 }
 
-THIMBLE_AVX512_BF16 void round_f32(const std::byte* row, int64_t n, uint16_t* out) {
+THIMBLE_AVX512_BF16 inline __mmask16 first_lanes(int64_t n) {
+  return static_cast<__mmask16>((1u << std::clamp<int64_t>(n, 0, 16)) - 1);
+}
+
+THIMBLE_AVX512_BF16 void round_avx512(const float* x, int64_t n, float scale, uint16_t* out) {
+  const __m512 factor = _mm512_set1_ps(scale);
   for (int64_t i = 0; i < n; i += 32) {
-    const auto mask = [&](int64_t at) {
-      return static_cast<__mmask16>((1u << std::clamp<int64_t>(n - at, 0, 16)) - 1);
-    };
-    const __m512 low = _mm512_maskz_loadu_ps(mask(i), row + i * 4);
-    const __m512 high = _mm512_maskz_loadu_ps(mask(i + 16), row + (i + 16) * 4);
-    const auto both = static_cast<__mmask32>(mask(i) | (static_cast<uint32_t>(mask(i + 16)) << 16));
+    const __mmask16 low_mask = first_lanes(n - i), high_mask = first_lanes(n - i - 16);
+    const __m512 low = _mm512_mul_ps(_mm512_maskz_loadu_ps(low_mask, x + i), factor);
+    const __m512 high = _mm512_mul_ps(_mm512_maskz_loadu_ps(high_mask, x + i + 16), factor);
+    const auto both = static_cast<__mmask32>(low_mask | (static_cast<uint32_t>(high_mask) << 16));
     _mm512_mask_storeu_epi16(out + i, both, (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
 }
 
+THIMBLE_AVX512_BF16 void transpose_avx512(const float* x, int64_t rows, int64_t cols, float scale, uint16_t* out,
+                                          int64_t stride) {
+  const __m512 factor = _mm512_set1_ps(scale);
+  for (int64_t r = 0; r < rows; r += 32)
+    for (int64_t c = 0; c < cols; c += 16) {
+      const __mmask16 columns = first_lanes(cols - c);
+      __m512i low[16], high[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        const __mmask16 low_mask = r + i < rows ? columns : __mmask16{0};
+        const __mmask16 high_mask = r + 16 + i < rows ? columns : __mmask16{0};
+        const float* from = x + (r + i) * cols + c;
+        low[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_maskz_loadu_ps(low_mask, from), factor));
+        high[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_maskz_loadu_ps(high_mask, from + 16 * cols), factor));
+      }
+      transpose(low);
+      transpose(high);
+      const auto filled = static_cast<__mmask32>((uint64_t{1} << std::min<int64_t>(32, rows - r)) - 1);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        if (i < cols - c)
+          _mm512_mask_storeu_epi16(
+              out + (c + i) * stride + r, filled,
+              (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high[i]), _mm512_castsi512_ps(low[i])));
+    }
+}
+
 THIMBLE_AVX512_BF16 void round_f16(const std::byte* row, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; i += 16) {
-    const auto mask = static_cast<__mmask16>((1u << std::min<int64_t>(n - i, 16)) - 1);
+    const __mmask16 mask = first_lanes(n - i);
     const __m512 values = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, row + i * 2));
     _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(values));
   }
@@ -148,7 +179,7 @@ THIMBLE_AVX512_BF16 void round_f16(const std::byte* row, int64_t n, uint16_t* ou
 void unpack_avx512(DType type, const std::byte* row, int64_t n, uint16_t* out) {
   switch (type) {
     case DType::kF32:
-      return round_f32(row, n, out);
+      return round_avx512(reinterpret_cast<const float*>(row), n, 1, out);
     case DType::kF16:
       return round_f16(row, n, out);
     case DType::kBF16:
@@ -184,6 +215,21 @@ void unpack_bf16(DType type, const std::byte* row, int64_t n, uint16_t* out) {
   const Scratch<float> values(static_cast<size_t>(n));
   dequantize_row(type, row, n, values.data());
   for (int64_t i = 0; i < n; ++i) out[i] = f32_to_bf16(values.data()[i]);
+}
+
+void round_bf16(const float* x, int64_t n, float scale, uint16_t* out) {
+#if defined(__x86_64__)
+  if (cpu_level() >= CpuLevel::kAvx512Bf16) return round_avx512(x, n, scale, out);
+#endif
+  for (int64_t i = 0; i < n; ++i) out[i] = f32_to_bf16(x[i] * scale);
+}
+
+void transpose_bf16(const float* x, int64_t rows, int64_t cols, float scale, uint16_t* out, int64_t stride) {
+#if defined(__x86_64__)
+  if (cpu_level() >= CpuLevel::kAvx512Bf16) return transpose_avx512(x, rows, cols, scale, out, stride);
+#endif
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) out[c * stride + r] = f32_to_bf16(x[r * cols + c] * scale);
 }
 
 }  // namespace thimble
