@@ -17,7 +17,84 @@ std::string code_point(uint32_t code) {
   return plain ? std::string(1, static_cast<char>(code)) : fmt::format("\\U{:08x}", code);
 }
 
+// Reads a rule's body and says whether it can come to an end, given the rules that are known to.
+class EndFinder {
+ public:
+  EndFinder(std::string_view body, const std::unordered_set<std::string>& ending) : text_(body), ending_(ending) {}
+
+  bool alternatives() {
+    bool any = false;
+    do {
+      any = sequence() || any;
+    } while (take('|'));
+    return any;
+  }
+
+ private:
+  bool take(char c) {
+    skip_space();
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void skip_space() {
+    while (at_ < text_.size() && text_[at_] == ' ') ++at_;
+  }
+  void skip_to(char end) {  // past a literal or a class, with its escapes
+    for (++at_; at_ < text_.size() && text_[at_] != end; ++at_) at_ += text_[at_] == '\\';
+    ++at_;
+  }
+
+  bool sequence() {
+    bool all = true;
+    for (skip_space(); at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')'; skip_space()) {
+      const bool ends = element();
+      const bool optional = at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '?' || text_.substr(at_).starts_with("{0"));
+      if (at_ < text_.size() && text_[at_] == '{') {
+        at_ = text_.find('}', at_) + 1;
+      } else if (at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '?' || text_[at_] == '+')) {
+        ++at_;
+      }
+      all = all && (ends || optional);
+    }
+    return all;
+  }
+
+  bool element() {
+    if (text_[at_] == '"') return skip_to('"'), true;
+    if (text_[at_] == '[') return skip_to(']'), true;
+    if (take('(')) {
+      const bool ends = alternatives();
+      take(')');
+      return ends;
+    }
+    const size_t first = at_;
+    while (at_ < text_.size() && std::string_view(" |()*?+{\"[").find(text_[at_]) == std::string_view::npos) ++at_;
+    const std::string name(text_.substr(first, at_ - first));
+    if (at_ < text_.size() && text_[at_] == '(') {  // a macro, which is free text
+      at_ = text_.size();
+      return true;
+    }
+    return ending_.contains(name);
+  }
+
+  std::string_view text_;
+  const std::unordered_set<std::string>& ending_;
+  size_t at_ = 0;
+};
+
 }  // namespace
+
+bool GrammarText::ends() const {
+  std::unordered_set<std::string> ending;
+  for (bool grown = true; grown;) {
+    grown = false;
+    for (const auto& [name, body] : rules_) {
+      if (!ending.contains(name) && EndFinder(body, ending).alternatives()) grown = ending.insert(name).second;
+    }
+  }
+  return ending.size() == rules_.size();
+}
 
 std::string GrammarText::add(std::string_view hint, std::string body) {
   std::string name = reserve(hint);

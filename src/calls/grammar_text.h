@@ -18,6 +18,9 @@ class GrammarText {
   void define(const std::string& name, std::string body);
 
   size_t bytes() const { return bytes_; }
+  // Whether every rule can come to an end. One that refers to itself on all its ways can't, and decoding that entered it
+  // could never leave.
+  bool ends() const;
   // All rules with a root rule before them.
   std::string text(std::string_view root_body) const;
 

@@ -39,11 +39,11 @@ std::string JsonRules::once(const char* name, const std::function<std::string()>
   return rule;
 }
 
-// What write_json writes: control characters as their short escape where JSON has one, else \u00XX.
+// What write_json writes, without surrogates, which are not UTF-8: control characters as their short escape where JSON has one, else \u00XX.
 std::string JsonRules::any_char() {
   return once("char", [] {
     return std::string(
-        R"([^"\\\x00-\x1f] | "\\" ["\\nrtfb] | "\\u000" [0-7bef] | "\\u001" [0-9a-f])");
+        R"([\x20-\x21\x23-\x5b\x5d-\ud7ff\ue000-\U0010ffff] | "\\" ["\\nrtfb] | "\\u000" [0-7bef] | "\\u001" [0-9a-f])");
   });
 }
 std::string JsonRules::string() {

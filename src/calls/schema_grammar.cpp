@@ -17,6 +17,9 @@ SchemaGrammar::~SchemaGrammar() = default;
 std::string SchemaGrammar::add(const Json& schema, std::string_view where) {
   const auto rule = SchemaConverter(shared_->rules, schema, std::string(where)).convert();
   if (!rule) throw Error(fmt::format("{}: no value is valid for this schema.", where));
+  if (!shared_->rules.grammar().ends()) {
+    throw Error(fmt::format("{}: a part of the schema refers to itself and never comes to an end.", where));
+  }
   return *rule;
 }
 
