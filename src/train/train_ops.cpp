@@ -143,7 +143,8 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
   if (!records(*y)) return y;
   for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
-  lse->keep_exact = true;
+  // Backward sets small differences of large sums against each other: rounding one part alone would show.
+  for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
   tape_.record([this, q, k, v, y, lse, shape] {
     Buffer<float> dq = pool_.take(q->count()), dk = pool_.take(k->count()), dv = pool_.take(v->count());
     attention_backward(options_.precision, q->ensure_values(), k->ensure_values(), v->ensure_values(),

@@ -1,0 +1,190 @@
+#include "train/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/mapped_file.h"
+#include "formats/json_text.h"
+#include "formats/safetensors.h"
+
+namespace thimble {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kStateKey = "thimble.train";
+constexpr int kVersion = 1;
+
+// FNV-1a (Fowler, Noll and Vo) over whole words: tells changed data from unchanged, no more.
+struct Fingerprint {
+  uint64_t value = 0xcbf29ce484222325u;
+  void add(uint64_t word) { value = (value ^ word) * 0x100000001b3u; }
+};
+
+std::string fingerprint(std::span<const TrainRow> rows) {
+  Fingerprint f;
+  f.add(rows.size());
+  for (const TrainRow& row : rows) {
+    f.add(row.tokens.size());
+    for (size_t i = 0; i < row.tokens.size(); ++i)
+      f.add(static_cast<uint64_t>(static_cast<uint32_t>(row.tokens[i])) << 1 | (row.trained[i] != 0 ? 1 : 0));
+  }
+  return fmt::format("{:016x}", f.value);
+}
+
+json optional_number(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
+std::optional<double> optional_number(const json& value) {
+  return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+}
+
+json point_json(const HistoryPoint& p) {
+  return json::array({p.step, p.tokens, p.loss, p.learning_rate, p.gradient_norm, p.tokens_per_second, p.seconds,
+                      optional_number(p.dev_loss), optional_number(p.metric)});
+}
+HistoryPoint point_of(const json& j) {
+  return {j.at(0), j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6), optional_number(j.at(7)),
+          optional_number(j.at(8))};
+}
+
+TensorSource source(std::string name, std::span<const float> values) {
+  return {std::move(name), DType::kF32, {static_cast<int64_t>(values.size())},
+          [values](const WriteBytes& write) { write(values.data(), values.size_bytes()); }};
+}
+
+void read_into(const SafetensorsFile& file, const std::string& name, std::span<float> values, const std::string& place) {
+  for (const SafetensorsEntry& entry : file.tensors) {
+    if (entry.name != name) continue;
+    if (entry.dtype != "F32" || entry.bytes.size() != values.size_bytes())
+      throw Error(fmt::format("{}: tensor '{}' has another size than the adapter; remove the file to start anew", place,
+                              name));
+    std::memcpy(values.data(), entry.bytes.data(), values.size_bytes());
+    return;
+  }
+  throw Error(fmt::format("{}: tensor '{}' is missing; remove the file to start anew", place, name));
+}
+
+// Where a parameter's values stand in the adapter's storage.
+size_t offset_in(const Lora& lora, const ParameterTensor& p) {
+  return static_cast<size_t>(p.values.data() - lora.values().data());
+}
+
+}  // namespace
+
+RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<const TrainRow> train_rows,
+                         std::span<const TrainRow> dev_rows) {
+  return {
+      {"base model", model.fingerprint},
+      {"training rows", fingerprint(train_rows)},
+      {"dev rows", fingerprint(dev_rows)},
+      {"rank", fmt::format("{}", c.lora.rank)},
+      {"alpha", fmt::format("{}", c.lora.alpha)},
+      {"rslora", fmt::format("{}", c.lora.rslora)},
+      {"dropout", fmt::format("{}", c.lora.dropout)},
+      {"targets", fmt::format("{}", fmt::join(c.lora.targets, " "))},
+      {"learning rate", fmt::format("{}", c.learning_rate)},
+      {"decay", fmt::format("{}", static_cast<int>(c.decay))},
+      {"warm-up share", fmt::format("{}", c.warmup_share)},
+      {"epochs", fmt::format("{}", c.epochs)},
+      {"batch rows", fmt::format("{}", c.batch_rows)},
+      {"token budget", fmt::format("{}", c.token_budget)},
+      {"seed", fmt::format("{}", c.seed)},
+      {"precision", c.precision == GemmPrecision::kF32 ? "f32" : "bf16"},
+      {"evaluations", fmt::format("{}", c.evaluations)},
+      {"optimizer", fmt::format("{} {} {} {} {}", c.optimizer.beta1, c.optimizer.beta2, c.optimizer.epsilon,
+                                c.optimizer.weight_decay, c.optimizer.clip)},
+  };
+}
+
+void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& s,
+                     const Lora& lora, const Optimizer& optimizer) {
+  json history = json::array();
+  for (const HistoryPoint& point : s.history) history.push_back(point_json(point));
+  const json state = {
+      {"version", kVersion},
+      {"identity", identity},
+      {"step", s.step},
+      {"optimizer_steps", optimizer.steps()},
+      {"micro_batches", s.micro_batches},
+      {"tokens", s.tokens},
+      {"trained_tokens", s.trained_tokens},
+      {"seconds", s.seconds},
+      {"best_step", s.best_step},
+      {"best_dev_loss", optional_number(s.best_dev_loss)},
+      {"best_metric", optional_number(s.best_metric)},
+      {"evaluations_since_best", s.evaluations_since_best},
+      {"has_best", !s.best.empty()},
+      {"history", std::move(history)},
+  };
+  std::vector<TensorSource> tensors;
+  const auto& parameters = optimizer.parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterTensor& p = parameters[i];
+    tensors.push_back(source(p.name, p.values));
+    tensors.push_back(source(p.name + ".m", optimizer.first_moment(i)));
+    tensors.push_back(source(p.name + ".v", optimizer.second_moment(i)));
+    if (!s.best.empty())
+      tensors.push_back(source(p.name + ".best", std::span(s.best).subspan(offset_in(lora, p), p.values.size())));
+  }
+  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path());
+  write_safetensors(path, tensors, {{kStateKey, state.dump()}});
+}
+
+bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& s, const Lora& lora,
+                     Optimizer& optimizer) {
+  if (!std::filesystem::exists(path)) return false;
+  const std::string place = path.string();
+  const MappedFile mapped(path);
+  const SafetensorsFile file = parse_safetensors(mapped.bytes(), place);
+  const auto found = file.metadata.find(kStateKey);
+  if (found == file.metadata.end())
+    throw Error(fmt::format("{}: not a training checkpoint; remove the file to start anew", place));
+  RunState loaded;
+  int64_t optimizer_steps = 0;
+  bool has_best = false;
+  try {
+    const json state = parse_json_object(found->second, place);
+    if (state.at("version") != kVersion)
+      throw Error(fmt::format("{}: written by another version; remove the file to start anew", place));
+    const auto theirs = state.at("identity").get<RunIdentity>();
+    for (const auto& [name, value] : identity) {
+      const auto their = theirs.find(name);
+      if (their == theirs.end() || their->second != value)
+        throw Error(fmt::format("{}: belongs to a run with another {} ({} there, {} now); remove the file to start "
+                                "anew, or put the setting back", place, name,
+                                their == theirs.end() ? "none" : their->second, value));
+    }
+    loaded.step = state.at("step");
+    optimizer_steps = state.at("optimizer_steps");
+    loaded.micro_batches = state.at("micro_batches");
+    loaded.tokens = state.at("tokens");
+    loaded.trained_tokens = state.at("trained_tokens");
+    loaded.seconds = state.at("seconds");
+    loaded.best_step = state.at("best_step");
+    loaded.best_dev_loss = optional_number(state.at("best_dev_loss"));
+    loaded.best_metric = optional_number(state.at("best_metric"));
+    loaded.evaluations_since_best = state.at("evaluations_since_best");
+    has_best = state.at("has_best");
+    for (const json& point : state.at("history")) loaded.history.push_back(point_of(point));
+  } catch (const json::exception& error) {
+    throw Error(fmt::format("{}: broken state ({}); remove the file to start anew", place, error.what()));
+  }
+  if (has_best) loaded.best.resize(lora.values().size());
+  const auto& parameters = optimizer.parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const ParameterTensor& p = parameters[i];
+    read_into(file, p.name, p.values, place);
+    read_into(file, p.name + ".m", optimizer.first_moment(i), place);
+    read_into(file, p.name + ".v", optimizer.second_moment(i), place);
+    if (has_best)
+      read_into(file, p.name + ".best", std::span(loaded.best).subspan(offset_in(lora, p), p.values.size()), place);
+  }
+  optimizer.set_steps(optimizer_steps);
+  s = std::move(loaded);
+  return true;
+}
+
+}  // namespace thimble

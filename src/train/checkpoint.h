@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "train/lora.h"
+#include "train/optimizer.h"
+#include "train/pack.h"
+#include "train/trainer.h"
+
+namespace thimble {
+
+// Where a run stands between two optimizer steps, beside the adapter's and the optimizer's numbers.
+struct RunState {
+  int64_t step = 0;            // optimizer steps taken
+  int64_t micro_batches = 0;   // done; what dropout's randomness is keyed by
+  int64_t tokens = 0;
+  int64_t trained_tokens = 0;
+  double seconds = 0;
+  int64_t best_step = 0;
+  std::optional<double> best_dev_loss;
+  std::optional<double> best_metric;
+  int evaluations_since_best = 0;
+  std::vector<float> best;  // the adapter's values at its best evaluation; empty before the first
+  std::vector<HistoryPoint> history;
+};
+
+// What a run must have in common with a checkpoint to go on from it: name -> value, compared and named in errors.
+using RunIdentity = std::map<std::string, std::string>;
+RunIdentity run_identity(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
+                         std::span<const TrainRow> dev_rows);
+
+// One file, written beside and renamed, so that it is always whole: safetensors with the adapter, its best values
+// and both moments under their layers' names, and the rest as JSON in the file's metadata.
+void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& state,
+                     const Lora& lora, const Optimizer& optimizer);
+
+// False where there is no file. Throws Error where it is broken or belongs to another run, saying what differs.
+bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state, const Lora& lora,
+                     Optimizer& optimizer);
+
+}  // namespace thimble

@@ -1,0 +1,87 @@
+#include "train/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "core/error.h"
+#include "train/trainer.h"
+
+namespace thimble {
+namespace {
+
+size_t number_in(const char* path) {  // 0 where there is none ("max")
+  std::ifstream in(path);
+  size_t value = 0;
+  in >> value;
+  return in ? value : 0;
+}
+
+// Bytes that the ops' buffers take for a batch of one row of so many tokens.
+size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& config, Keep keep, int64_t tokens) {
+  TrainOps ops(model, &lora, {.precision = config.precision, .keep = keep, .dropout_seed = 0});
+  TrainBatch batch;
+  batch.tokens.assign(static_cast<size_t>(tokens), 0);
+  batch.targets = batch.tokens;
+  batch.weights.assign(static_cast<size_t>(tokens), 1.0f);
+  batch.plan.segments.push_back({.query_first = 0, .query_count = static_cast<int32_t>(tokens), .key_first = 0,
+                                 .position = 0, .ancestors = {}});
+  ops.loss_and_gradients(batch, static_cast<double>(tokens));
+  return ops.buffer_bytes();
+}
+
+}  // namespace
+
+size_t available_memory() {
+  size_t available = std::numeric_limits<size_t>::max();
+  std::ifstream in("/proc/meminfo");
+  for (std::string key, rest; in >> key && std::getline(in, rest);)
+    if (key == "MemAvailable:") available = std::stoull(rest) * 1024;
+  const size_t limit = number_in("/sys/fs/cgroup/memory.max");
+  const size_t used = number_in("/sys/fs/cgroup/memory.current");
+  if (limit != 0) available = std::min(available, limit > used ? limit - used : 0);
+  return available;
+}
+
+MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows) {
+  const Lora lora(model, config.lora, 0);
+  MemoryPlan plan;
+  for (const Linear& linear : model.linears) plan.weights += linear.weight.bytes();
+  for (const Param& param : model.params)
+    if (param.value.data != model.head->weight.data) plan.weights += param.value.bytes();
+  plan.adapter = 3 * lora.values().size_bytes();
+  plan.optimizer = 2 * lora.values().size_bytes();
+
+  int64_t longest = 0, sum = 0;
+  for (const TrainRow& row : rows) {
+    longest = std::max(longest, computed_tokens(row));
+    sum += computed_tokens(row);
+  }
+  plan.tokens = std::max(longest, std::min(config.token_budget, sum));
+  plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4);
+  plan.other = size_t{64} << 20;
+  plan.available = available_memory();
+
+  std::vector<Keep> choices = {Keep::kValues, Keep::kBf16, Keep::kInputs};
+  if (config.recompute == Recompute::kOff) choices = {Keep::kValues, Keep::kBf16};
+  if (config.recompute == Recompute::kOn) choices = {Keep::kInputs};
+  for (const Keep keep : choices) {
+    if (keep == Keep::kBf16 && config.precision == GemmPrecision::kF32) continue;
+    constexpr int64_t kProbe = 16;
+    const size_t one = buffers_of(model, lora, config, keep, kProbe);
+    const size_t two = buffers_of(model, lora, config, keep, 2 * kProbe);
+    plan.keep = keep;
+    plan.activations = (std::max(one, two) - one) / kProbe * static_cast<size_t>(plan.tokens);
+    if (plan.total() <= plan.available) return plan;
+  }
+  throw Error(fmt::format(
+      "training needs {:.0f} MB and this machine has {:.0f} MB free; lower the token budget ({} tokens a micro-batch), "
+      "leave out the longest rows ({} tokens), or {}",
+      static_cast<double>(plan.total()) / 1e6, static_cast<double>(plan.available) / 1e6, config.token_budget, longest,
+      config.recompute == Recompute::kOff ? "allow recomputing" : "take a smaller model"));
+}
+
+}  // namespace thimble

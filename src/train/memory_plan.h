@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "models/model.h"
+#include "train/pack.h"
+#include "train/train_ops.h"
+
+namespace thimble {
+
+struct TrainConfig;
+
+// Whether the inside of a layer is computed a second time instead of being kept.
+enum class Recompute { kAuto, kOff, kOn };
+
+// What a run will take, in bytes, by purpose.
+struct MemoryPlan {
+  size_t weights = 0;      // of the base, mapped from its file
+  size_t adapter = 0;      // values, gradients, and the best so far
+  size_t optimizer = 0;    // first and second moments
+  size_t activations = 0;  // kept for backward and in flight, of the largest micro-batch
+  size_t logits = 0;       // one slice
+  size_t other = 0;        // kernels' scratch, the program itself
+  int64_t tokens = 0;      // of the largest micro-batch
+  Keep keep = Keep::kValues;
+  size_t available = 0;    // on this machine, for this process
+
+  size_t total() const { return weights + adapter + optimizer + activations + logits + other; }
+};
+
+// Runs a few tokens through the model to see what a token takes, and chooses what is kept: everything where the
+// machine has room for it. Throws Error with both numbers where even recomputing does not fit.
+MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows);
+
+// What the process may still take: the machine's free memory, or what a container's limit leaves of it.
+size_t available_memory();
+
+}  // namespace thimble

@@ -1,0 +1,289 @@
+#include "train/trainer.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "train/checkpoint.h"
+#include "train/train_ops.h"
+
+namespace thimble {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> rows) {
+  const auto refuse = [](const std::string& what) { throw Error("training settings: " + what); };
+  if (!(c.learning_rate > 0) || !std::isfinite(c.learning_rate))
+    refuse(fmt::format("learning rate is {}; it must be above 0", c.learning_rate));
+  if (!(c.epochs > 0) || c.epochs > 10000) refuse(fmt::format("epochs is {}; choose above 0 to 10000", c.epochs));
+  if (!(c.warmup_share >= 0) || c.warmup_share > 1)
+    refuse(fmt::format("warm-up share is {}; it must be from 0 to 1", c.warmup_share));
+  if (c.batch_rows < 1) refuse(fmt::format("batch_rows is {}; it must be at least 1", c.batch_rows));
+  if (c.token_budget < 1) refuse(fmt::format("token budget is {}; it must be at least 1", c.token_budget));
+  if (c.evaluations < 0) refuse(fmt::format("evaluations is {}; it must be 0 or more", c.evaluations));
+  if (c.patience < 0) refuse(fmt::format("patience is {}; it must be 0 or more", c.patience));
+  if (!(c.optimizer.clip >= 0)) refuse(fmt::format("clip is {}; it must be 0 or more", c.optimizer.clip));
+  if (!(c.optimizer.weight_decay >= 0))
+    refuse(fmt::format("weight decay is {}; it must be 0 or more", c.optimizer.weight_decay));
+  if (rows.empty()) throw Error("there are no rows to train on");
+  for (const TrainRow& row : rows)
+    if (computed_tokens(row) > model.config.context)
+      throw Error(fmt::format("row {}: {} tokens, but the model reads at most {}; cut the row or leave it out", row.row,
+                              row.tokens.size(), model.config.context));
+}
+
+double mean_loss(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_budget) {
+  double sum = 0, weight = 0;
+  for (const MicroBatch& micro : pack_in_order(rows, token_budget)) {
+    const TrainBatch batch = make_batch(rows, micro);
+    sum += ops.loss(batch, 1);
+    weight += batch.weight();
+  }
+  return sum / weight;
+}
+
+// One run from start or checkpoint to its end.
+class Run {
+ public:
+  Run(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
+      std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks, Keep keep)
+      : config_(config),
+        train_(train_rows),
+        dev_(dev_rows),
+        callbacks_(callbacks),
+        lora_(std::make_unique<Lora>(model, config.lora, config.seed)),
+        ops_(model, lora_.get(), {.precision = config.precision, .keep = keep, .dropout_seed = config.seed}),
+        optimizer_(lora_->parameters(), config.optimizer),
+        total_steps_(planned_steps(config, train_rows.size())),
+        per_epoch_(steps_per_epoch(train_rows.size(), config.batch_rows)) {
+    optimizer_.reduce = callbacks.reduce;
+    schedule_ = {.peak = config.learning_rate,
+                 .warmup_steps = static_cast<int>(std::lround(config.warmup_share * static_cast<double>(total_steps_))),
+                 .total_steps = static_cast<int>(total_steps_),
+                 .decay = config.decay};
+    int64_t epoch_tokens = 0;
+    for (const TrainRow& row : train_rows) epoch_tokens += computed_tokens(row);
+    total_tokens_ = static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) /
+                    static_cast<double>(per_epoch_);
+    if (!config.checkpoint.empty()) {
+      identity_ = run_identity(model, config, train_rows, dev_rows);
+      load_checkpoint(config.checkpoint, identity_, state_, *lora_, optimizer_);
+    }
+    started_ = now() - state_.seconds;
+    first_seconds_ = state_.seconds;
+    first_tokens_ = state_.tokens;
+  }
+
+  TrainResult run() {
+    if (state_.step == 0 && state_.history.empty() && evaluates()) {
+      HistoryPoint start;
+      evaluate(start);
+      state_.history.push_back(start);
+      if (callbacks_.on_step) callbacks_.on_step(start);
+    }
+    bool cancelled = false, stopped = false;
+    while (state_.step < total_steps_ && !stopped) {
+      if (!take_step()) {
+        cancelled = true;
+        save();
+        break;
+      }
+      stopped = config_.patience > 0 && state_.evaluations_since_best >= config_.patience;
+    }
+    return result(cancelled, stopped);
+  }
+
+ private:
+  bool is_cancelled() const { return callbacks_.cancelled != nullptr && callbacks_.cancelled->load(); }
+  bool evaluates() const { return config_.evaluations > 0 && (!dev_.empty() || callbacks_.metric); }
+  bool evaluates_after(int64_t step) const {
+    if (config_.evaluations == 0) return false;
+    const int64_t e = config_.evaluations;
+    return step == total_steps_ || step * e / total_steps_ != (step - 1) * e / total_steps_;
+  }
+
+  const StepPlan& plan_of(int64_t step) {
+    const int64_t epoch = step / per_epoch_;
+    if (epoch != planned_epoch_) {
+      plan_ = pack_epoch(train_, config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch));
+      planned_epoch_ = epoch;
+    }
+    return plan_[static_cast<size_t>(step % per_epoch_)];
+  }
+
+  // False where the run was cancelled; the step then counts as not begun.
+  bool take_step() {
+    const StepPlan& plan = plan_of(state_.step);
+    const double begin = now();
+    double loss = 0;
+    int64_t micro_done = 0;
+    for (const MicroBatch& micro : plan.micro_batches) {
+      if (is_cancelled()) {
+        std::fill(lora_->gradients().begin(), lora_->gradients().end(), 0.0f);
+        return false;
+      }
+      const TrainBatch batch = make_batch(train_, micro);
+      const double part = ops_.loss_and_gradients(batch, static_cast<double>(plan.trained),
+                                                  static_cast<uint64_t>(state_.micro_batches + micro_done));
+      if (!std::isfinite(part)) fail("loss", micro);
+      loss += part;
+      ++micro_done;
+      report(micro.tokens);
+    }
+    HistoryPoint point;
+    point.learning_rate = learning_rate(schedule_, static_cast<int>(state_.step));
+    point.gradient_norm = optimizer_.step(point.learning_rate);
+    if (!std::isfinite(point.gradient_norm)) {
+      MicroBatch all;
+      for (const MicroBatch& micro : plan.micro_batches)
+        all.rows.insert(all.rows.end(), micro.rows.begin(), micro.rows.end());
+      fail("gradient", all);
+    }
+    const double end = now();
+    ++state_.step;
+    state_.micro_batches += micro_done;
+    state_.tokens += plan.tokens;
+    state_.trained_tokens += plan.trained;
+    state_.seconds = end - started_;
+    in_step_ = 0;
+    point.step = state_.step;
+    point.tokens = state_.tokens;
+    point.loss = loss;
+    point.tokens_per_second = static_cast<double>(plan.tokens) / std::max(end - begin, 1e-9);
+    point.seconds = state_.seconds;
+    last_loss_ = loss;
+    const bool milestone = evaluates_after(state_.step);
+    if (milestone && evaluates()) evaluate(point);
+    state_.history.push_back(point);
+    if (milestone) save();
+    if (callbacks_.on_step) callbacks_.on_step(point);
+    return true;
+  }
+
+  void evaluate(HistoryPoint& point) {
+    if (!dev_.empty()) {
+      point.dev_loss = mean_loss(ops_, dev_, config_.token_budget);
+      last_dev_loss_ = point.dev_loss;
+    }
+    if (callbacks_.metric) point.metric = callbacks_.metric(*lora_);
+    state_.seconds = now() - started_;
+    point.seconds = state_.seconds;
+    const bool better = point.metric ? !state_.best_metric || *point.metric > *state_.best_metric
+                                     : !state_.best_dev_loss || *point.dev_loss < *state_.best_dev_loss;
+    if (!better) {
+      ++state_.evaluations_since_best;
+      return;
+    }
+    state_.evaluations_since_best = 0;
+    state_.best_step = state_.step;
+    state_.best_dev_loss = point.dev_loss;
+    state_.best_metric = point.metric;
+    state_.best.assign(lora_->values().begin(), lora_->values().end());
+  }
+
+  void save() const {
+    if (!config_.checkpoint.empty()) save_checkpoint(config_.checkpoint, identity_, state_, *lora_, optimizer_);
+  }
+
+  void report(int64_t tokens) {
+    in_step_ += tokens;
+    if (!callbacks_.progress) return;
+    const double done = static_cast<double>(state_.tokens + in_step_);
+    const double rate = (done - static_cast<double>(first_tokens_)) /
+                        std::max(now() - started_ - first_seconds_, 1e-9);
+    const double left = std::max(0.0, total_tokens_ - done) / std::max(rate, 1e-9);
+    std::string detail = fmt::format("step {}/{}", state_.step + 1, total_steps_);
+    if (last_loss_) detail += fmt::format("  loss {:.3f}", *last_loss_);
+    if (last_dev_loss_) detail += fmt::format("  dev {:.3f}", *last_dev_loss_);
+    detail += fmt::format("  {:.0f} tok/s  {}:{:02} left", rate, static_cast<int>(left) / 60,
+                          static_cast<int>(left) % 60);
+    callbacks_.progress({"training", done, total_tokens_, "tokens", std::move(detail)});
+  }
+
+  [[noreturn]] void fail(const char* what, const MicroBatch& micro) const {
+    std::vector<int> rows;
+    for (const int index : micro.rows) rows.push_back(train_[static_cast<size_t>(index)].row);
+    std::sort(rows.begin(), rows.end());
+    throw Error(fmt::format("the {} is not a finite number at step {} (rows {}); lower the learning rate ({}) or look "
+                            "at these rows", what, state_.step + 1, fmt::join(rows, ", "), config_.learning_rate));
+  }
+
+  TrainResult result(bool cancelled, bool stopped) {
+    TrainResult out;
+    if (state_.best.empty()) {
+      out.best_step = state_.step;
+    } else {
+      std::copy(state_.best.begin(), state_.best.end(), lora_->values().begin());
+      out.best_step = state_.best_step;
+    }
+    out.adapter = std::move(lora_);
+    out.best_dev_loss = state_.best_dev_loss;
+    out.best_metric = state_.best_metric;
+    out.history = std::move(state_.history);
+    out.steps = state_.step;
+    out.planned_steps = total_steps_;
+    out.tokens = state_.tokens;
+    out.trained_tokens = state_.trained_tokens;
+    out.seconds = now() - started_;
+    out.cancelled = cancelled;
+    out.stopped_early = stopped && state_.step < total_steps_;
+    return out;
+  }
+
+  const TrainConfig& config_;
+  std::span<const TrainRow> train_, dev_;
+  const TrainCallbacks& callbacks_;
+  std::unique_ptr<Lora> lora_;
+  TrainOps ops_;
+  Optimizer optimizer_;
+  Schedule schedule_;
+  int64_t total_steps_;
+  int64_t per_epoch_;
+  double total_tokens_ = 0;
+  RunIdentity identity_;
+  RunState state_;
+  std::vector<StepPlan> plan_;
+  int64_t planned_epoch_ = -1;
+  double started_ = 0;        // as if earlier parts of a resumed run had just been
+  double first_seconds_ = 0;  // where this part of the run began
+  int64_t first_tokens_ = 0;
+  int64_t in_step_ = 0;  // tokens of the step that is on its way
+  std::optional<double> last_loss_, last_dev_loss_;
+};
+
+}  // namespace
+
+int64_t steps_per_epoch(size_t rows, int batch_rows) {
+  return (static_cast<int64_t>(rows) + batch_rows - 1) / batch_rows;
+}
+
+int64_t planned_steps(const TrainConfig& config, size_t rows) {
+  const double steps = config.epochs * static_cast<double>(steps_per_epoch(rows, config.batch_rows));
+  return std::max<int64_t>(1, std::llround(steps));
+}
+
+TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
+                  std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks) {
+  check(model, config, train_rows);
+  if (!dev_rows.empty()) check(model, config, dev_rows);
+  const MemoryPlan memory = plan_memory(model, config, train_rows);
+  TrainResult result = Run(model, config, train_rows, dev_rows, callbacks, memory.keep).run();
+  result.memory = memory;
+  return result;
+}
+
+double evaluate_loss(const Model& model, const Lora* adapter, std::span<const TrainRow> rows, GemmPrecision precision,
+                     int64_t token_budget) {
+  if (rows.empty()) throw Error("there are no rows to evaluate");
+  TrainOps ops(model, adapter, {.precision = precision});
+  return mean_loss(ops, rows, token_budget);
+}
+
+}  // namespace thimble

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/progress.h"
+#include "models/model.h"
+#include "train/lora.h"
+#include "train/memory_plan.h"
+#include "train/optimizer.h"
+#include "train/pack.h"
+#include "train/schedule.h"
+
+namespace thimble {
+
+struct TrainConfig {
+  LoraConfig lora;
+  OptimizerConfig optimizer;
+  double learning_rate = 1e-3;
+  Decay decay = Decay::kCosine;
+  double warmup_share = 0.05;  // of all steps
+  double epochs = 3;           // parts of one too
+  int batch_rows = 16;         // rows an optimizer step
+  int64_t token_budget = 2048; // tokens a micro-batch
+  uint64_t seed = 1;
+  GemmPrecision precision = GemmPrecision::kBF16;
+  Recompute recompute = Recompute::kAuto;
+  int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
+  int patience = 0;      // stop after so many evaluations without a better one; 0 = never
+  // Where the state is saved at every evaluation and where a run goes on from; empty = nowhere.
+  std::filesystem::path checkpoint;
+};
+
+// One optimizer step, or the evaluation before the first (step 0).
+struct HistoryPoint {
+  int64_t step = 0;
+  int64_t tokens = 0;    // computed so far
+  double loss = 0;       // mean over the step's trained tokens
+  double learning_rate = 0;
+  double gradient_norm = 0;  // before clipping
+  double tokens_per_second = 0;
+  double seconds = 0;  // since the start, earlier parts of a resumed run included
+  std::optional<double> dev_loss;
+  std::optional<double> metric;
+};
+
+struct TrainCallbacks {
+  ProgressFn progress;
+  std::function<void(const HistoryPoint&)> on_step;
+  // The task's own measure of the adapter as it stands, higher is better. Where it is set it chooses the best
+  // checkpoint; the dev loss does otherwise. Called at every evaluation.
+  std::function<double(const Lora&)> metric;
+  const std::atomic<bool>* cancelled = nullptr;
+  ReduceGradients reduce;
+};
+
+struct TrainResult {
+  std::unique_ptr<Lora> adapter;  // at its best evaluation; the last step's where there are no dev rows
+  int64_t best_step = 0;
+  std::optional<double> best_dev_loss;
+  std::optional<double> best_metric;
+  std::vector<HistoryPoint> history;
+  int64_t steps = 0;  // taken, of
+  int64_t planned_steps = 0;
+  int64_t tokens = 0;
+  int64_t trained_tokens = 0;
+  double seconds = 0;
+  bool cancelled = false;
+  bool stopped_early = false;
+  MemoryPlan memory;
+};
+
+// Fine-tunes an adapter. The same model, settings and rows give the same adapter, also over an interruption.
+// Throws Error where the settings make no sense, a row doesn't fit the model, memory does not suffice, a loss is
+// not a number (with step and rows), or the checkpoint belongs to another run.
+TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
+                  std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks = {});
+
+// Mean loss of the rows' trained tokens; without adapter the base model's.
+double evaluate_loss(const Model& model, const Lora* adapter, std::span<const TrainRow> rows, GemmPrecision precision,
+                     int64_t token_budget);
+
+int64_t steps_per_epoch(size_t rows, int batch_rows);
+int64_t planned_steps(const TrainConfig& config, size_t rows);
+
+}  // namespace thimble

@@ -1,0 +1,306 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "train/checkpoint.h"
+#include "train/oracle_case.h"
+
+namespace thimble {
+namespace {
+
+std::shared_ptr<const Model> tiny() {
+  static const auto model = load_model(test::golden("train") / "llama" / "model");
+  return model;
+}
+
+std::vector<TrainRow> some_rows(int count, uint64_t seed) {
+  std::vector<TrainRow> rows;
+  Random random(seed);
+  for (int i = 0; i < count; ++i) {
+    TrainRow row;
+    row.row = i + 1;
+    const int length = 6 + static_cast<int>(random.below(12));
+    for (int t = 0; t < length; ++t) {
+      // The answer is a rule of the question: each of its tokens repeats the one three before.
+      row.tokens.push_back(t < 3 ? static_cast<int32_t>(random.below(40)) : row.tokens[static_cast<size_t>(t - 3)]);
+      row.trained.push_back(t >= 3 ? 1 : 0);
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+TrainConfig small_config() {
+  TrainConfig config;
+  config.lora.rank = 4;
+  config.lora.alpha = 8;
+  config.learning_rate = 1e-2;
+  config.epochs = 6;
+  config.batch_rows = 8;
+  config.token_budget = 60;
+  config.evaluations = 4;
+  config.precision = GemmPrecision::kF32;
+  return config;
+}
+
+class Folder {
+ public:
+  Folder() {
+    std::string name = (std::filesystem::temp_directory_path() / "thimble_train_XXXXXX").string();
+    path = mkdtemp(name.data());
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::filesystem::path path;
+};
+
+std::vector<float> values_of(const TrainResult& result) {
+  const auto values = result.adapter->values();
+  return {values.begin(), values.end()};
+}
+
+std::string error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Trainer, LearnsAndKeepsTheBestAdapter) {
+  const auto rows = some_rows(40, 1), dev = some_rows(10, 2);
+  int progressed = 0;
+  TrainCallbacks callbacks;
+  callbacks.progress = [&](const Progress& p) {
+    ++progressed;
+    EXPECT_LE(p.done, p.total * 1.05);
+    EXPECT_THAT(p.detail, testing::HasSubstr("tok/s"));
+  };
+  const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
+  EXPECT_EQ(result.planned_steps, 30);
+  EXPECT_EQ(result.steps, 30);
+  EXPECT_GE(progressed, 30);
+  ASSERT_EQ(result.history.size(), 31u);
+  ASSERT_TRUE(result.history.front().dev_loss);
+  double lowest = std::numeric_limits<double>::infinity();
+  int evaluated = 0;
+  for (const auto& point : result.history) {
+    if (!point.dev_loss) continue;
+    ++evaluated;
+    lowest = std::min(lowest, *point.dev_loss);
+  }
+  EXPECT_EQ(evaluated, 5);
+  EXPECT_EQ(result.best_dev_loss, lowest);
+  EXPECT_LT(lowest, 0.95 * *result.history.front().dev_loss);
+  EXPECT_LT(result.history.back().loss, 0.9 * result.history[1].loss);
+  // What is handed out is the best, not the last.
+  EXPECT_NEAR(evaluate_loss(*tiny(), result.adapter.get(), dev, GemmPrecision::kF32, 60), lowest, 1e-6);
+  int64_t tokens = 0;
+  for (const auto& row : rows) tokens += computed_tokens(row);
+  EXPECT_EQ(result.tokens, 6 * tokens);
+}
+
+TEST(Trainer, TheSameRunGivesTheSameAdapterToTheBit) {
+  const auto rows = some_rows(20, 1);
+  EXPECT_EQ(values_of(train(*tiny(), small_config(), rows, {})), values_of(train(*tiny(), small_config(), rows, {})));
+  TrainConfig other = small_config();
+  other.seed = 2;
+  EXPECT_NE(values_of(train(*tiny(), small_config(), rows, {})), values_of(train(*tiny(), other, rows, {})));
+}
+
+TEST(Trainer, AnInterruptedRunGoesOnToTheBit) {
+  const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
+  TrainConfig config = small_config();
+  config.lora.dropout = 0.1f;
+  const TrainResult whole = train(*tiny(), config, rows, dev);
+
+  const Folder folder;
+  config.checkpoint = folder.path / "checkpoint.safetensors";
+  std::atomic<bool> cancel{false};
+  TrainCallbacks callbacks;
+  callbacks.cancelled = &cancel;
+  callbacks.on_step = [&](const HistoryPoint& point) { cancel = point.step == 11; };
+  const TrainResult first = train(*tiny(), config, rows, dev, callbacks);
+  EXPECT_TRUE(first.cancelled);
+  EXPECT_EQ(first.steps, 11);
+  const TrainResult second = train(*tiny(), config, rows, dev);
+  EXPECT_FALSE(second.cancelled);
+  EXPECT_EQ(values_of(second), values_of(whole));
+  EXPECT_EQ(second.best_step, whole.best_step);
+  ASSERT_EQ(second.history.size(), whole.history.size());
+  for (size_t i = 0; i < whole.history.size(); ++i) {
+    EXPECT_EQ(second.history[i].loss, whole.history[i].loss);
+    EXPECT_EQ(second.history[i].dev_loss, whole.history[i].dev_loss);
+  }
+}
+
+TEST(Trainer, ACheckpointOfAnotherRunIsRefusedByName) {
+  const auto rows = some_rows(10, 1);
+  const Folder folder;
+  TrainConfig config = small_config();
+  config.epochs = 1;
+  config.checkpoint = folder.path / "checkpoint.safetensors";
+  train(*tiny(), config, rows, {});
+  TrainConfig other = config;
+  other.learning_rate = 5e-3;
+  EXPECT_THAT(error_of([&] { train(*tiny(), other, rows, {}); }), testing::HasSubstr("another learning rate"));
+  EXPECT_THAT(error_of([&] { train(*tiny(), config, some_rows(10, 3), {}); }),
+              testing::HasSubstr("another training rows"));
+  std::filesystem::resize_file(config.checkpoint, std::filesystem::file_size(config.checkpoint) - 5);
+  EXPECT_NE(error_of([&] { train(*tiny(), config, rows, {}); }), "no error");
+}
+
+TEST(Trainer, TheTasksOwnMetricChoosesTheBest) {
+  const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
+  int calls = 0;
+  TrainCallbacks callbacks;
+  callbacks.metric = [&](const Lora&) { return ++calls == 3 ? 0.9 : 0.1; };
+  const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
+  EXPECT_EQ(calls, 5);
+  EXPECT_EQ(result.best_metric, 0.9);
+  EXPECT_EQ(result.best_step, 15);  // before the first step, after 7 (of 30), after 15
+}
+
+TEST(Trainer, StopsEarlyWhenNothingGetsBetter) {
+  TrainConfig config = small_config();
+  config.patience = 2;
+  TrainCallbacks callbacks;
+  callbacks.metric = [](const Lora&) { return 1.0; };
+  const TrainResult result = train(*tiny(), config, some_rows(40, 1), {}, callbacks);
+  EXPECT_TRUE(result.stopped_early);
+  EXPECT_EQ(result.steps, 15);
+  EXPECT_EQ(result.best_step, 0);
+}
+
+TEST(Trainer, StopsAtALossThatIsNotANumberWithStepAndRows) {
+  TrainConfig config = small_config();
+  config.learning_rate = 1e30;
+  config.optimizer.clip = 0;
+  config.warmup_share = 0;
+  const std::string error = error_of([&] { train(*tiny(), config, some_rows(40, 1), {}); });
+  EXPECT_THAT(error, testing::HasSubstr("not a finite number at step"));
+  EXPECT_THAT(error, testing::HasSubstr("rows "));
+}
+
+TEST(Trainer, GradientsPassTheReductionHookOnceAStep) {
+  TrainConfig config = small_config();
+  config.epochs = 1;
+  config.lora.targets = {"q_proj"};
+  int calls = 0;
+  TrainCallbacks callbacks;
+  callbacks.reduce = [&](std::span<const std::span<float>> gradients) {
+    ++calls;
+    EXPECT_EQ(gradients.size(), 4u);  // two layers, a and b
+    for (const auto gradient : gradients) std::fill(gradient.begin(), gradient.end(), 0.0f);
+  };
+  config.optimizer.weight_decay = 0;
+  const TrainResult result = train(*tiny(), config, some_rows(16, 1), {}, callbacks);
+  EXPECT_EQ(calls, 2);
+  const Lora untouched(*tiny(), config.lora, config.seed);
+  EXPECT_TRUE(std::equal(untouched.values().begin(), untouched.values().end(), result.adapter->values().begin()));
+}
+
+TEST(Trainer, RefusesSettingsAndRowsThatMakeNoSense) {
+  const auto rows = some_rows(4, 1);
+  const auto error_with = [&](const std::function<void(TrainConfig&)>& change) {
+    TrainConfig config = small_config();
+    change(config);
+    return error_of([&] { train(*tiny(), config, rows, {}); });
+  };
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.learning_rate = 0; }), testing::HasSubstr("learning rate"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.epochs = -1; }), testing::HasSubstr("epochs"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.batch_rows = 0; }), testing::HasSubstr("batch_rows"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.rank = 0; }), testing::HasSubstr("rank"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.dropout = 1; }), testing::HasSubstr("dropout"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.targets = {"c_attn"}; }), testing::HasSubstr("q_proj"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.targets = {"lm_head"}; }), testing::HasSubstr("head"));
+  EXPECT_THAT(error_of([&] { train(*tiny(), small_config(), {}, {}); }), testing::HasSubstr("no rows"));
+  auto longer = some_rows(2, 1);
+  longer[1].tokens.resize(200, 1);
+  longer[1].trained.resize(200, 1);
+  EXPECT_THAT(error_of([&] { train(*tiny(), small_config(), longer, {}); }), testing::HasSubstr("row 2"));
+}
+
+TEST(MemoryPlan, SaysWhatEachPurposeTakes) {
+  TrainConfig config = small_config();
+  const auto rows = some_rows(40, 1);
+  const MemoryPlan plan = plan_memory(*tiny(), config, rows);
+  EXPECT_EQ(plan.tokens, 60);
+  EXPECT_EQ(plan.keep, Keep::kValues);
+  EXPECT_EQ(plan.weights, (300 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 112) + 5 * 64) * sizeof(float));
+  config.recompute = Recompute::kOn;
+  const MemoryPlan recomputed = plan_memory(*tiny(), config, rows);
+  EXPECT_EQ(recomputed.keep, Keep::kInputs);
+  EXPECT_LT(recomputed.activations, plan.activations);
+  // The plan holds: what a batch of that size takes is within a tenth of what was planned.
+  const Lora lora(*tiny(), config.lora, 1);
+  TrainOps ops(*tiny(), &lora, {.precision = GemmPrecision::kF32, .keep = Keep::kValues});
+  const TrainBatch batch = make_batch(rows, pack_in_order(rows, 60).front());
+  ops.loss_and_gradients(batch, 1);
+  EXPECT_LT(static_cast<double>(ops.buffer_bytes()), 1.1 * static_cast<double>(plan.activations));
+  EXPECT_GT(static_cast<double>(ops.buffer_bytes()), 0.6 * static_cast<double>(plan.activations));
+}
+
+TEST(MemoryPlan, RefusesWhatDoesNotFitWithBothNumbers) {
+  TrainConfig config = small_config();
+  config.token_budget = int64_t{1} << 40;
+  std::vector<TrainRow> rows(1);
+  rows[0].tokens.assign(size_t{1} << 25, 1);  // a third of a terabyte of activations
+  rows[0].trained.assign(size_t{1} << 25, 1);
+  const std::string error = error_of([&] { plan_memory(*tiny(), config, rows); });
+  EXPECT_THAT(error, testing::ContainsRegex("needs [0-9]+ MB and this machine has [0-9]+ MB"));
+}
+
+TEST(Lora, StartsAsPeftDoes) {
+  LoraConfig config;
+  config.rank = 8;
+  config.alpha = 16;
+  const Lora lora(*tiny(), config, 3);
+  EXPECT_EQ(lora.layers().size(), 14u);
+  EXPECT_EQ(lora.find(*tiny()->head), nullptr);
+  EXPECT_FLOAT_EQ(config.scale(), 2);
+  config.rslora = true;
+  EXPECT_FLOAT_EQ(config.scale(), 16 / std::sqrt(8.0f));
+  for (const LoraLayer& layer : lora.layers()) {
+    const float bound = 1 / std::sqrt(static_cast<float>(layer.linear->in()));
+    float largest = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < layer.rank * layer.linear->in(); ++i) {
+      largest = std::max(largest, std::abs(layer.a[i]));
+      sum += layer.a[i];
+    }
+    EXPECT_LE(largest, bound);
+    EXPECT_GT(largest, 0.9f * bound);
+    EXPECT_NEAR(sum / static_cast<double>(layer.rank * layer.linear->in()), 0, 0.1 * bound);
+    for (int64_t i = 0; i < layer.rank * layer.linear->out(); ++i) ASSERT_EQ(layer.b[i], 0);
+  }
+}
+
+TEST(Optimizer, ClipsByTheNormOverAllTensors) {
+  std::vector<float> a = {1, 1}, b = {1}, ga = {30, 0}, gb = {40};
+  OptimizerConfig config;
+  config.clip = 1;
+  Optimizer optimizer({{"a", a, ga}, {"b", b, gb}}, config);
+  EXPECT_DOUBLE_EQ(optimizer.step(0.1), 50);
+  // The first step of Adam moves by the learning rate whatever the scale; the moments show the clipping.
+  EXPECT_NEAR(optimizer.first_moment(0)[0], 0.1 * 0.6, 1e-6);
+  EXPECT_NEAR(optimizer.first_moment(1)[0], 0.1 * 0.8, 1e-6);
+  EXPECT_NEAR(a[0], 0.9, 1e-5);
+  EXPECT_EQ(a[1], 1);
+  EXPECT_EQ(ga[0], 0);  // zeroed for the next step
+  ga[0] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_FALSE(std::isfinite(optimizer.step(0.1)));
+  EXPECT_NEAR(a[0], 0.9, 1e-5);
+  EXPECT_EQ(optimizer.steps(), 1);
+}
+
+}  // namespace
+}  // namespace thimble
