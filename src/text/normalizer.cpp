@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "text/byte_level.h"
+#include "text/normalizer_tables.h"
 #include "text/unicode_additions.h"
 #include "text/utf8.h"
 
@@ -19,19 +20,35 @@ bool is_ascii(std::string_view text) {
   return true;
 }
 
-std::string normalize(Normalizer::Form form, std::string text) {
-  if (is_ascii(text)) return text;
-  int options = UTF8PROC_STABLE;
-  if (form == Normalizer::Form::kNfc || form == Normalizer::Form::kNfkc) options |= UTF8PROC_COMPOSE;
-  if (form == Normalizer::Form::kNfd || form == Normalizer::Form::kNfkd) options |= UTF8PROC_DECOMPOSE;
-  if (form == Normalizer::Form::kNfkc || form == Normalizer::Form::kNfkd) options |= UTF8PROC_COMPAT;
+void normalize_known(utf8proc_option_t options, std::string_view text, std::string& out) {
+  if (text.empty()) return;
   utf8proc_uint8_t* raw = nullptr;
   const utf8proc_ssize_t length =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &raw, static_cast<utf8proc_option_t>(options));
+                   &raw, options);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> guard(raw, std::free);
   if (length < 0) throw Error(std::string("cannot normalise the text: ") + utf8proc_errmsg(length));
-  return {reinterpret_cast<const char*>(raw), static_cast<size_t>(length)};
+  out.append(reinterpret_cast<const char*>(raw), static_cast<size_t>(length));
+}
+
+std::string normalize(Normalizer::Form form, std::string text) {
+  if (is_ascii(text)) return text;
+  using Form = Normalizer::Form;
+  const bool compose = form == Form::kNfc || form == Form::kNfkc;
+  const bool compatible = form == Form::kNfkc || form == Form::kNfkd;
+  const auto options = static_cast<utf8proc_option_t>(
+      UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) | (compatible ? UTF8PROC_COMPAT : 0));
+  std::string out;
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t start = at;
+    if (!is_new_to_normal_forms(decode_utf8(text, at))) continue;
+    normalize_known(options, std::string_view(text).substr(begin, start - begin), out);
+    out.append(text, start, at - start);
+    begin = at;
+  }
+  normalize_known(options, std::string_view(text).substr(begin), out);
+  return out;
 }
 
 std::string lowercase(std::string_view text) {
@@ -44,7 +61,7 @@ std::string lowercase(std::string_view text) {
     } else if (c == 0x130) {
       out += "i\xCC\x87";  // the one character whose small form is two
     } else {
-      append_utf8(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+      append_utf8(out, lowercase_of(c));
     }
   }
   return out;
@@ -69,7 +86,7 @@ std::string strip_accents(std::string_view text) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const char32_t c = decode_utf8(text, at);
-    if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN) append_utf8(out, c);
+    if (!is_combining_mark(c)) append_utf8(out, c);
   }
   return out;
 }

@@ -18,7 +18,7 @@ class Normalizer {
     Form form;
   };
   struct Lowercase {};
-  struct StripAccents {};  // removes non-spacing marks
+  struct StripAccents {};  // removes combining marks
   struct Strip {
     bool left, right;
   };

@@ -35,19 +35,23 @@ struct Tokenizer::State {
     const size_t n = parts.tokens.size();
     bytes.resize(n);
     special.resize(n);
+    for (size_t id = 0; id < n; ++id)
+      if (!parts.tokens[id].empty()) ids.emplace(parts.tokens[id], static_cast<int32_t>(id));
     for (const AddedToken& token : parts.added) {
       special[token.id] = token.special;
       if (token.normalized) {
-        normalized.add(token, parts.normalizer.apply(token.content));
+        const std::string sought = parts.normalizer.apply(token.content);
+        normalized.add(token, sought);
+        // As in Hugging Face's tokenizers, what was found is also what is decoded. Special tokens keep their names, by
+        // which they are known everywhere else.
+        if (!token.special && !sought.empty()) parts.tokens[token.id] = sought;
       } else {
         raw.add(token, token.content);
       }
     }
-    for (size_t id = 0; id < n; ++id) {
-      if (parts.tokens[id].empty()) continue;
-      ids.emplace(parts.tokens[id], static_cast<int32_t>(id));
-      bytes[id] = special[id] ? parts.tokens[id] : parts.decoder.bytes_of(parts.tokens[id]);
-    }
+    for (size_t id = 0; id < n; ++id)
+      if (!parts.tokens[id].empty())
+        bytes[id] = special[id] ? parts.tokens[id] : parts.decoder.bytes_of(parts.tokens[id]);
     yields_bytes = parts.pre_tokenizer.yields_bytes();
     find_end_ids(vocabulary);
   }

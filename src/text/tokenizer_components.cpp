@@ -20,7 +20,8 @@ constexpr std::string_view kPunctuation =
     R"(\x{10f55}-\x{10f59}\x{10f86}-\x{10f89}\x{1144b}-\x{1144f}\x{1145a}-\x{1145b}\x{1145d}\x{11660}-\x{1166c})"
     R"(\x{116b9}\x{1183b}\x{11944}-\x{11946}\x{119e2}\x{11a3f}-\x{11a46}\x{11a9a}-\x{11a9c}\x{11a9e}-\x{11aa2})"
     R"(\x{11c41}-\x{11c45}\x{11c70}-\x{11c71}\x{11ef7}-\x{11ef8}\x{11fff}\x{12ff1}-\x{12ff2}\x{16e97}-\x{16e9a})"
-    R"(\x{16fe2}\x{1e95e}-\x{1e95f}])[!-\/:-@\[-`{-~\p{P}\x{166d}\x{111c9}])";
+    R"(\x{16fe2}\x{1e95e}-\x{1e95f}\x{1b4e}-\x{1b4f}\x{1b7f}\x{10d6e}\x{113d4}-\x{113d8}\x{11b00}-\x{11b09}\x{11be1})"
+    R"(\x{11f43}-\x{11f4f}\x{16d6d}-\x{16d6f}\x{1e5ff}])[!-\/:-@\[-`{-~\p{P}\x{166d}\x{111c9}])";
 
 template <class Add>
 void for_each_member(const JsonComponent& component, std::string_view key, Add&& add) {
