@@ -1,0 +1,144 @@
+#include "data/job.h"
+
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/atomic_file.h"
+#include "core/error.h"
+
+namespace thimble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kToml = R"(
+name = "helpdesk"
+base = "some.gguf"
+tools_in_prompt = false
+system = ""
+
+[train]
+rank = 8
+learning_rate = 2e-3
+epochs = 2
+schedule = "linear"
+targets = ["q_proj", "v_proj"]
+
+[bars]
+exact = 0.8
+false_calls = 0.04
+
+[large]
+url = "http://localhost:8000/v1"
+model = "big"
+input_price = 1
+)";
+
+class JobFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / ("job_" + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+    write_file(folder_ / "tools.json",
+               R"([{"name": "a", "parameters": {"type": "object", "properties": {"x": {"type": "string"}}}}])");
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  Job load(std::string_view toml) {
+    write_file(folder_ / "thimble.toml", toml);
+    return load_job(folder_);
+  }
+  std::string error(std::string_view toml) {
+    try {
+      load(toml);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "nothing was refused";
+  }
+  fs::path folder_;
+};
+
+TEST_F(JobFolder, SettingsAreReadAndTheOthersKeepTheirDefaults) {
+  const Job job = load(kToml);
+  EXPECT_EQ(job.name, "helpdesk");
+  EXPECT_FALSE(job.tools_in_prompt);
+  EXPECT_EQ(job.system, "");
+  EXPECT_EQ(job.train.rank, 8);
+  EXPECT_DOUBLE_EQ(job.train.learning_rate, 2e-3);
+  EXPECT_DOUBLE_EQ(job.train.epochs, 2);
+  EXPECT_EQ(job.train.schedule, "linear");
+  EXPECT_THAT(job.train.targets, testing::ElementsAre("q_proj", "v_proj"));
+  EXPECT_EQ(job.train.batch_rows, 16);
+  EXPECT_EQ(job.bars.exact, 0.8);
+  EXPECT_FALSE(job.bars.name_accuracy);
+  ASSERT_TRUE(job.large);
+  EXPECT_DOUBLE_EQ(job.large->input_price, 1);
+  EXPECT_EQ(job.max_new_tokens, 256);
+  EXPECT_EQ(job.tools.size(), 1u);
+  const Job plain = load("");
+  EXPECT_EQ(plain.name, folder_.filename());
+  EXPECT_FALSE(plain.system);
+  EXPECT_FALSE(plain.large);
+  EXPECT_TRUE(plain.tools_in_prompt);
+}
+
+TEST_F(JobFolder, MistakesAreNamedByFileLineAndKey) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"nme = \"a\"", "thimble.toml:1: unknown key 'nme'; did you mean 'name'?"},
+      {"[train]\nlearning_rat = 1", "thimble.toml:2: unknown key 'train.learning_rat'; did you mean 'train.learning_rate'?"},
+      {"[trian]\nrank = 1", "did you mean 'train'?"},
+      {"[train]\nrank = 0", "thimble.toml:2: train.rank must be between 1"},
+      {"[train]\nrank = 1.5", "train.rank must be a whole number"},
+      {"[train]\nrank = \"8\"", "train.rank must be a whole number"},
+      {"[train]\nschedule = \"cosin\"", "train.schedule must be \"cosine\""},
+      {"[train]\nlearning_rate = nan", "train.learning_rate must be"},
+      {"[train]\nseed = -1", "train.seed must be"},
+      {"[bars]\nexact = 80", "bars.exact must be a fraction"},
+      {"name = 3", "name must be text"},
+      {"tools_in_prompt = 1", "tools_in_prompt must be true or false"},
+      {"train = 3", "train must be a table"},
+      {"[large]\nmodel = \"x\"", "needs url and model"},
+      {"name = 2020-01-01", "name must be text"},
+      {"name = ", "thimble.toml:1:"},
+  };
+  for (const auto& [text, expected] : cases) EXPECT_THAT(error(text), testing::HasSubstr(expected)) << text;
+  fs::remove(folder_ / "tools.json");
+  EXPECT_THAT(error(""), testing::HasSubstr("tools.json"));
+  EXPECT_THROW(load_job(folder_ / "nowhere"), Error);
+}
+
+TEST_F(JobFolder, TheManifestIsReadBackAsItWasWritten) {
+  JobManifest manifest;
+  manifest.job = "helpdesk";
+  manifest.base = "b";
+  manifest.base_fingerprint = "f";
+  manifest.tools_in_prompt = false;
+  manifest.system = "";
+  manifest.chat_template = "{{ messages }}";
+  manifest.tools = load(kToml).tools;
+  const std::string text = manifest_to_text(manifest);
+  EXPECT_EQ(manifest_to_text(parse_manifest(text, "m")), text);
+  EXPECT_EQ(parse_manifest(text, "m").system, "");
+  manifest.system.reset();
+  EXPECT_FALSE(parse_manifest(manifest_to_text(manifest), "m").system);
+  for (const char* broken : {"{\"jb\": 1}", "{\"job\": 1}", "{\"call_format\": \"x\"}", "[", "{\"tools\": [3]}"}) {
+    EXPECT_THROW(parse_manifest(broken, "m"), Error) << broken;
+  }
+}
+
+TEST_F(JobFolder, TheNewestFinishedRunIsFound) {
+  const Job job = load(kToml);
+  EXPECT_FALSE(newest_run(folder_));
+  const fs::path first = new_run(job), second = new_run(job), third = new_run(job);
+  EXPECT_LT(first, second);
+  EXPECT_LT(second, third);
+  EXPECT_FALSE(newest_run(folder_));
+  mark_finished(first);
+  mark_finished(second);
+  EXPECT_EQ(newest_run(folder_), second);
+}
+
+}  // namespace
+}  // namespace thimble
