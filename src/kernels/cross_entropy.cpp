@@ -5,8 +5,10 @@
 #include <cmath>
 #include <vector>
 
-#include "core/buffer.h"
+#include "core/cpu.h"
 #include "core/thread_pool.h"
+#include "kernels/cross_entropy_bf16.h"
+#include "kernels/scratch.h"
 #include "kernels/simd.h"
 
 namespace thimble {
@@ -17,8 +19,8 @@ using simd::kLanes;
 
 constexpr int64_t kSliceBytes = 64 << 20;
 
-// logits[vocab] -> their log sum exp
-[[gnu::always_inline]] inline float log_sum_exp_parts(const float* logits, int64_t vocab, float* largest) {
+// logits[vocab] -> their largest, and the sum of exp(logit - largest)
+[[gnu::always_inline]] inline float sum_exp(const float* logits, int64_t vocab, float* largest) {
   float top = logits[0];
   int64_t i = 0;
   if (vocab >= kLanes) {
@@ -46,13 +48,11 @@ constexpr int64_t kSliceBytes = 64 << 20;
   logits[target] -= weight;
 }
 
-}  // namespace
-
-double cross_entropy(const CrossEntropy& args) {
+// Any machine and precision: a slice of f32 logits, turned into their gradient in place.
+void with_stored_logits(const CrossEntropy& args, float* row_losses) {
   const int64_t vocab = args.head->rows(), hidden = args.head->cols();
   const int64_t slice = std::clamp<int64_t>(kSliceBytes / (vocab * 4), 1, std::max<int64_t>(args.rows, 1));
-  const Buffer<float> logits(static_cast<size_t>(slice * vocab));
-  std::vector<float> losses(static_cast<size_t>(args.rows));
+  const Scratch<float> logits(static_cast<size_t>(slice * vocab));
   for (int64_t first = 0; first < args.rows; first += slice) {
     const int64_t rows = std::min(slice, args.rows - first);
     const GemmInput h{args.hidden + first * hidden, rows, hidden};
@@ -63,9 +63,9 @@ double cross_entropy(const CrossEntropy& args) {
       assert(target >= 0 && target < vocab);
       const float target_logit = row[target];
       float top = 0, total = 0;
-      simd::with_simd([&]() __attribute__((always_inline)) { total = log_sum_exp_parts(row, vocab, &top); });
+      simd::with_simd([&]() __attribute__((always_inline)) { total = sum_exp(row, vocab, &top); });
       const float log_total = std::log(total);
-      losses[static_cast<size_t>(first + r)] = log_total + (top - target_logit);
+      row_losses[first + r] = log_total + (top - target_logit);
       if (args.dhidden == nullptr && args.dhead == nullptr) return;
       const float weight = args.row_weights != nullptr ? args.row_weights[first + r] : 1.0f;
       simd::with_simd([&]() __attribute__((always_inline)) { gradient(row, vocab, top + log_total, target, weight); });
@@ -75,6 +75,18 @@ double cross_entropy(const CrossEntropy& args) {
       linear_backward_input(args.precision, dlogits, *args.head, args.dhidden + first * hidden);
     if (args.dhead != nullptr) linear_backward_weight(args.precision, dlogits, h, args.dhead, true);
   }
+}
+
+}  // namespace
+
+double cross_entropy(const CrossEntropy& args) {
+  std::vector<float> losses(static_cast<size_t>(args.rows));
+#if defined(__x86_64__)
+  if (args.precision == GemmPrecision::kBF16 && cpu_level() >= CpuLevel::kAvx512Bf16 && args.dhead == nullptr)
+    cross_entropy_bf16(args, losses.data());
+  else
+#endif
+    with_stored_logits(args, losses.data());
   double loss = 0;
   for (int64_t r = 0; r < args.rows; ++r) {
     const float row_loss = losses[static_cast<size_t>(r)];

@@ -26,8 +26,7 @@ template <int kRows>
 #pragma GCC unroll 6
   for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v)
-      sums[m][v] = accumulate ? _mm256_loadu_ps(to + m * to_stride + 8 * v) : _mm256_setzero_ps();
+    for (int v = 0; v < 2; ++v) sums[m][v] = _mm256_setzero_ps();
   const float* panel = input.panel;
   for (int part = 0; part < 2; ++part) {
     const int64_t stride = input.stride[part];
@@ -45,7 +44,11 @@ template <int kRows>
 #pragma GCC unroll 6
   for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) _mm256_storeu_ps(to + m * to_stride + 8 * v, sums[m][v]);
+    for (int v = 0; v < 2; ++v) {
+      float* at = to + m * to_stride + 8 * v;
+      if (accumulate) sums[m][v] = _mm256_add_ps(sums[m][v], _mm256_loadu_ps(at));
+      _mm256_storeu_ps(at, sums[m][v]);
+    }
   if (cols != kWidth)
     for (int m = 0; m < kRows; ++m)
       for (int j = 0; j < cols; ++j) c[m * ldc + j] = edge[m][j];

@@ -37,8 +37,10 @@ THIMBLE_AVX512_BF16 void tile(const TileInput<E>& input, float* c, int64_t ldc, 
 #pragma GCC unroll 14
   for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v)
-      sums[m][v] = accumulate ? _mm512_maskz_loadu_ps(masks[v], c + m * ldc + 16 * v) : _mm512_setzero_ps();
+    for (int v = 0; v < kVectors; ++v) {
+      sums[m][v] = _mm512_setzero_ps();
+      if (16 * v < cols) __builtin_prefetch(c + m * ldc + 16 * v, 1);  // there when the sums are done
+    }
 
   const E* panel = input.panel;
   for (int part = 0; part < 2; ++part) {
@@ -62,7 +64,11 @@ THIMBLE_AVX512_BF16 void tile(const TileInput<E>& input, float* c, int64_t ldc, 
 #pragma GCC unroll 14
   for (int m = 0; m < kRows; ++m)
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) _mm512_mask_storeu_ps(c + m * ldc + 16 * v, masks[v], sums[m][v]);
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + m * ldc + 16 * v;
+      if (accumulate) sums[m][v] = _mm512_add_ps(sums[m][v], _mm512_maskz_loadu_ps(masks[v], to));
+      _mm512_mask_storeu_ps(to, masks[v], sums[m][v]);
+    }
 }
 
 template <class E, int kVectors, int... kIndex>

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "core/cpu.h"
 #include "kernels/gemm.h"
@@ -32,8 +33,7 @@ struct TileInput {
   const E* panel;    // [depth[0] + depth[1]] deep
 };
 
-// c[rows of the tile, cols] (stride ldc) = the product, or added to what c holds; cols <= the panel's width. Sums
-// start from c, so that they are the same however the depth is cut.
+// c[rows of the tile, cols] (stride ldc) = the product, or added to what c holds; cols <= the panel's width.
 template <class E>
 using Tile = void (*)(const TileInput<E>& input, float* c, int64_t ldc, int cols, bool accumulate);
 
@@ -57,10 +57,21 @@ struct Kernels {
                     int64_t panel_stride);
 };
 
+// For products whose factors or results never stand in memory whole.
+template <class E>
+struct Hooks {
+  // Takes finished columns [n, n + cols) of rows [row, row + rows) instead of their being stored. Blocks of a row come
+  // in order, `block` columns each (a multiple of 48), the last one shorter.
+  std::function<void(const float* tile, int64_t stride, int64_t row, int64_t rows, int64_t n, int64_t cols)> finish;
+  int64_t block = 0;
+  // Makes the first factor's rows [row, row + rows), inner [k, k + depth), at out[rows, stride].
+  std::function<void(int64_t row, int64_t rows, int64_t k, int64_t depth, E* out, int64_t stride)> prepare;
+};
+
 // c[rows, cols] (+)= sum of the factors' products. second.depth may be 0.
 template <class E>
 void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Factor<E>& first, const Factor<E>& second,
-              float* c, bool accumulate);
+              float* c, bool accumulate, const Hooks<E>& hooks = {});
 
 #if defined(__x86_64__)
 const Kernels<uint16_t>& bf16_kernels();  // CpuLevel::kAvx512Bf16

@@ -19,7 +19,8 @@ struct Cut {
   int64_t k;
 };
 
-// The deepest piece: 14 rows of it stay in a first-level cache beside what streams through.
+// The deepest piece: a tile's rows of it stay in a first-level cache beside what streams through. Pieces depend on
+// the weight alone, so that a row's sums are the same whatever the rows and threads.
 constexpr int64_t kDeepest = 640;
 
 int64_t even_piece(int64_t total, int64_t most, int64_t step) {
@@ -74,89 +75,130 @@ struct Block {
     pack_factor(*first, k, std::min(depth, first->depth - k), packed, piece, pieces);
     if (second_depth > 0) pack_factor(*second, 0, second->depth, packed + depth * set->width, piece, pieces);
   }
-  // one tile: result rows [row, row + rows) of all panels
-  void run(int64_t row, int64_t rows, float* c, int64_t ldc, bool accumulate) const {
+  // one tile: result rows [row, row + rows) of all panels. a: the tile's rows of the first factor at k; c: where row
+  // `row` of the block's first column lies.
+  void run(const E* a, int64_t stride, int64_t row, int64_t rows, float* c, int64_t ldc, bool accumulate) const {
     TileInput<E> input;
-    input.a[0] = first->a + row * first->stride + k;
+    input.a[0] = a;
     input.a[1] = second_depth > 0 ? second->a + row * second->stride : nullptr;
-    input.stride[0] = first->stride;
+    input.stride[0] = stride;
     input.stride[1] = second->stride;
     input.depth[0] = depth;
     input.depth[1] = second_depth;
     const Tile<E> tile = set->tiles[rows - 1];
     for (int64_t p = 0; p < panels(); ++p) {
       input.panel = packed + p * panel_elements();
-      const int64_t at = n + p * set->width;
-      tile(input, c + row * ldc + at, ldc, static_cast<int>(std::min<int64_t>(set->width, n + cols - at)), accumulate);
+      const int64_t at = p * set->width;
+      tile(input, c + at, ldc, static_cast<int>(std::min<int64_t>(set->width, cols - at)), accumulate);
     }
   }
+};
+
+template <class E>
+class Product {
+ public:
+  Product(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Factor<E>& first, const Factor<E>& second,
+          const Hooks<E>& hooks)
+      : kernels_(kernels), rows_(rows), cols_(cols), first_(first), second_(second), hooks_(hooks) {
+    set_ = &kernels.sets[0];  // the narrowest that takes all columns, or the widest
+    for (const TileSet<E>& s : kernels.sets)
+      if (s.width > set_->width && set_->width < cols) set_ = &s;
+    second_depth_ = up(second.depth, kernels.pair);
+    tiles_ = (rows + set_->rows - 1) / set_->rows;
+    few_ = rows <= kFewRows && !hooks.finish && !hooks.prepare;
+    const int64_t task_cols = std::max<int64_t>(cols / (2 * threads().size()), 64);
+    size_ = cut(first, cols, second_depth_, set_->width, few_ ? kFewRowsBytes : kPanelBytes, few_ ? task_cols : cols);
+    if (hooks.block > 0) size_.n = hooks.block;
+    packed_elements_ = static_cast<size_t>((up(size_.k, kernels.pair) + second_depth_) * up(size_.n, set_->width));
+  }
+
+  void run(float* c, bool accumulate) const {
+    if (few_)
+      packing_alone(c, accumulate);
+    else
+      packing_together(c, accumulate);
+  }
+
+ private:
+  // Few rows: every task packs its own columns.
+  void packing_alone(float* c, bool accumulate) const {
+    threads().parallel_for(n_blocks(), [&](int64_t n_block, int) {
+      const Scratch<E> packed(packed_elements_);
+      for (int64_t k = 0; k < first_.depth; k += size_.k) {
+        const Block<E> block = block_at(n_block, k, packed.data());
+        block.pack(0, 1);
+        for (int64_t t = 0; t < tiles_; ++t) run_tile(block, t, c + block.n, cols_, accumulate || k > 0);
+      }
+    });
+  }
+
+  // Many rows: a block is packed by all threads, then used by all of them for their rows.
+  void packing_together(float* c, bool accumulate) const {
+    const Scratch<E> packed(packed_elements_);
+    const Scratch<float> unstored(static_cast<size_t>(hooks_.finish ? rows_ * size_.n : 0));
+    const int64_t pieces = threads().size() * 4;
+    const int64_t chunk = std::clamp<int64_t>(tiles_ / (threads().size() * 8), 1, 8);
+    for (int64_t n_block = 0; n_block < n_blocks(); ++n_block)
+      for (int64_t k = 0; k < first_.depth; k += size_.k) {
+        const Block<E> block = block_at(n_block, k, packed.data());
+        threads().parallel_for(pieces, [&](int64_t piece, int) { block.pack(piece, pieces); });
+        threads().parallel_for((tiles_ + chunk - 1) / chunk, [&](int64_t task, int) {
+          for (int64_t t = task * chunk; t < std::min(tiles_, (task + 1) * chunk); ++t)
+            if (hooks_.finish)
+              run_tile(block, t, unstored.data(), size_.n, k > 0);
+            else
+              run_tile(block, t, c + block.n, cols_, accumulate || k > 0);
+        });
+      }
+  }
+
+  void run_tile(const Block<E>& block, int64_t t, float* c, int64_t ldc, bool accumulate) const {
+    const int64_t row = tile_begin(t), rows = tile_begin(t + 1) - row;
+    if (hooks_.prepare) {
+      const int64_t stride = up(block.depth, 32);
+      const Scratch<E> made(static_cast<size_t>(rows * stride));
+      hooks_.prepare(row, rows, block.k, std::min(block.depth, first_.depth - block.k), made.data(), stride);
+      block.run(made.data(), stride, row, rows, c + row * ldc, ldc, accumulate);
+    } else {
+      block.run(first_.a + row * first_.stride + block.k, first_.stride, row, rows, c + row * ldc, ldc, accumulate);
+    }
+    if (hooks_.finish && block.k + block.depth >= first_.depth)
+      hooks_.finish(c + row * ldc, ldc, row, rows, block.n, block.cols);
+  }
+
+  int64_t n_blocks() const { return (cols_ + size_.n - 1) / size_.n; }
+  // Rows are dealt out evenly: a tile of one or two rows would wait for its own sums.
+  int64_t tile_begin(int64_t t) const { return rows_ / tiles_ * t + std::min(t, rows_ % tiles_); }
+  Block<E> block_at(int64_t n_block, int64_t k, E* packed) const {
+    const int64_t n = n_block * size_.n, depth = std::min(size_.k, first_.depth - k);
+    const int64_t second_depth = k + depth >= first_.depth ? second_depth_ : 0;  // it rides in the last piece
+    return {&kernels_,    set_,  &first_, &second_, n, std::min(size_.n, cols_ - n), k, up(depth, kernels_.pair),
+            second_depth, packed};
+  }
+
+  const Kernels<E>& kernels_;
+  int64_t rows_, cols_;
+  const Factor<E>& first_;
+  const Factor<E>& second_;
+  const Hooks<E>& hooks_;
+  const TileSet<E>* set_ = nullptr;
+  int64_t second_depth_ = 0, tiles_ = 0;
+  bool few_ = false;
+  Cut size_{};
+  size_t packed_elements_ = 0;
 };
 
 }  // namespace
 
 template <class E>
 void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Factor<E>& first, const Factor<E>& second,
-              float* c, bool accumulate) {
-  if (rows == 0 || cols == 0) return;
-  const TileSet<E>* set = &kernels.sets[0];  // the narrowest that takes all columns, or the widest
-  for (const TileSet<E>& s : kernels.sets)
-    if (s.width > set->width && set->width < cols) set = &s;
-  const int64_t second_depth = up(second.depth, kernels.pair);
-  const bool few = rows <= kFewRows;
-  const int64_t width_of_task = cols / (2 * threads().size());
-  const Cut size = cut(first, cols, second_depth, set->width, few ? kFewRowsBytes : kPanelBytes,
-                       few ? std::max<int64_t>(width_of_task, 64) : cols);
-  const int64_t n_blocks = (cols + size.n - 1) / size.n, tiles = (rows + set->rows - 1) / set->rows;
-  const size_t packed_elements =
-      static_cast<size_t>((up(size.k, kernels.pair) + second_depth) * up(size.n, set->width));
-
-  const auto block_at = [&](int64_t n_block, int64_t k, E* packed) {
-    const int64_t n = n_block * size.n, depth = std::min(size.k, first.depth - k);
-    return Block<E>{&kernels,
-                    set,
-                    &first,
-                    &second,
-                    n,
-                    std::min(size.n, cols - n),
-                    k,
-                    up(depth, kernels.pair),
-                    k + depth >= first.depth ? second_depth : 0,
-                    packed};
-  };
-  // rows are dealt out evenly: a tile of one or two rows would wait for its own sums
-  const auto tile_begin = [&](int64_t t) { return rows / tiles * t + std::min(t, rows % tiles); };
-
-  if (few) {
-    threads().parallel_for(n_blocks, [&](int64_t n_block, int) {
-      const Scratch<E> packed(packed_elements);
-      for (int64_t k = 0; k < first.depth; k += size.k) {
-        const Block<E> block = block_at(n_block, k, packed.data());
-        block.pack(0, 1);
-        for (int64_t t = 0; t < tiles; ++t)
-          block.run(tile_begin(t), tile_begin(t + 1) - tile_begin(t), c, cols, accumulate || k > 0);
-      }
-    });
-    return;
-  }
-
-  const Scratch<E> packed(packed_elements);
-  const int64_t workers = threads().size();
-  const int64_t chunk = std::clamp<int64_t>(tiles / (workers * 8), 1, 8);
-  for (int64_t n_block = 0; n_block < n_blocks; ++n_block)
-    for (int64_t k = 0; k < first.depth; k += size.k) {
-      const Block<E> block = block_at(n_block, k, packed.data());
-      const int64_t pieces = workers * 4;
-      threads().parallel_for(pieces, [&](int64_t piece, int) { block.pack(piece, pieces); });
-      threads().parallel_for((tiles + chunk - 1) / chunk, [&](int64_t task, int) {
-        for (int64_t t = task * chunk; t < std::min(tiles, (task + 1) * chunk); ++t)
-          block.run(tile_begin(t), tile_begin(t + 1) - tile_begin(t), c, cols, accumulate || k > 0);
-      });
-    }
+              float* c, bool accumulate, const Hooks<E>& hooks) {
+  if (rows > 0 && cols > 0) Product<E>(kernels, rows, cols, first, second, hooks).run(c, accumulate);
 }
 
 template void multiply(const Kernels<float>&, int64_t, int64_t, const Factor<float>&, const Factor<float>&, float*,
-                       bool);
+                       bool, const Hooks<float>&);
 template void multiply(const Kernels<uint16_t>&, int64_t, int64_t, const Factor<uint16_t>&, const Factor<uint16_t>&,
-                       float*, bool);
+                       float*, bool, const Hooks<uint16_t>&);
 
 }  // namespace thimble::gemm
