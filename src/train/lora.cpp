@@ -105,4 +105,44 @@ std::vector<ParameterTensor> Lora::parameters() const {
   return out;
 }
 
+LoraAdapter to_adapter(const Lora& lora, const std::string& base_name) {
+  const LoraConfig& config = lora.config();
+  LoraAdapter out;
+  out.rank = config.rank;
+  out.alpha = config.alpha;
+  out.rslora = config.rslora;
+  out.dropout = config.dropout;
+  out.base_name = base_name;
+  for (const LoraLayer& layer : lora.layers()) {
+    LoraModule& module = out.modules[layer.linear->name];
+    module.in = layer.linear->in();
+    module.out = layer.linear->out();
+    module.a.assign(layer.a, layer.a + layer.rank * module.in);
+    module.b.assign(layer.b, layer.b + layer.rank * module.out);
+  }
+  return out;
+}
+
+void from_adapter(const LoraAdapter& adapter, const Lora& lora) {
+  const LoraConfig& config = lora.config();
+  if (adapter.rank != config.rank || adapter.scale() != config.scale())
+    throw Error(fmt::format("adapter: rank {} with scale {}, where the run has rank {} with scale {}; set the same",
+                            adapter.rank, adapter.scale(), config.rank, config.scale()));
+  if (adapter.modules.size() != lora.layers().size())
+    throw Error(fmt::format("adapter: it adapts {} layers, where the run adapts {}; choose the same targets",
+                            adapter.modules.size(), lora.layers().size()));
+  for (const LoraLayer& layer : lora.layers()) {
+    const auto found = adapter.modules.find(layer.linear->name);
+    if (found == adapter.modules.end())
+      throw Error(fmt::format("adapter: layer '{}' is missing; choose the same targets", layer.linear->name));
+    const LoraModule& module = found->second;
+    if (module.in != layer.linear->in() || module.out != layer.linear->out())
+      throw Error(fmt::format("adapter: layer '{}' is {} x {}, where the model's is {} x {}; it belongs to another "
+                              "model", layer.linear->name, module.out, module.in, layer.linear->out(),
+                              layer.linear->in()));
+    std::copy(module.a.begin(), module.a.end(), layer.a);
+    std::copy(module.b.begin(), module.b.end(), layer.b);
+  }
+}
+
 }  // namespace thimble

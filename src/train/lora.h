@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "formats/adapter.h"
 #include "kernels/lora.h"
 #include "models/model.h"
 #include "train/optimizer.h"
@@ -62,5 +63,10 @@ class Lora {
 
 // The layers that `targets` choose, in the model's order. Throws Error as Lora's constructor does.
 std::vector<const Linear*> lora_targets(const Model& model, std::span<const std::string> targets);
+
+// To and from the form that is stored. from_adapter copies the values; it throws Error where the adapter is for
+// other layers, another rank or other shapes, or has another scale.
+LoraAdapter to_adapter(const Lora& lora, const std::string& base_name);
+void from_adapter(const LoraAdapter& adapter, const Lora& lora);
 
 }  // namespace thimble

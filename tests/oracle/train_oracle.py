@@ -178,6 +178,16 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
             expected["grad." + key] = p.grad.clone()
     save_file(expected, folder / "expected.safetensors")
 
+    # What bfloat16 costs PyTorch itself on this case: the largest difference of a gradient under autocast.
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        batch_loss(model, rows).backward()
+    bf16_difference = 0.0
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            exact = expected["grad." + name.removeprefix("base_model.model.").replace(".default.weight", "")]
+            bf16_difference = max(bf16_difference, ((p.grad - exact).norm() / exact.norm()).item())
+
     losses = []
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
@@ -189,9 +199,10 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
         optimizer.step()
         losses.append(step_loss.item())
     (folder / "batch.json").write_text(json.dumps({
-        "rows": rows, "loss": loss.item(), "losses": losses, "learning_rate": learning_rate, "weight_decay": 0.01,
+        "rows": rows, "loss": loss.item(), "bf16_difference": bf16_difference, "losses": losses, "learning_rate": learning_rate, "weight_decay": 0.01,
         "clip": 1.0}) + "\n")
-    print(f"{folder}: loss {loss.item():.4f}, after {STEPS} steps {losses[-1]:.4f}, {len(expected)} tensors")
+    print(f"{folder}: loss {loss.item():.4f}, after {STEPS} steps {losses[-1]:.4f}, {len(expected)} tensors; "
+          f"bf16 costs PyTorch {bf16_difference:.3g}")
 
 
 def llama_case(folder, seed):

@@ -28,6 +28,7 @@ struct OracleCase {
   std::vector<TrainRow> rows;
   std::map<std::string, Tensor> expected;
   double loss = 0;
+  double bf16_difference = 0;  // largest of PyTorch's own gradients under bf16 autocast
   std::vector<double> losses;  // of 50 AdamW steps over all rows
   double learning_rate = 0, weight_decay = 0, clip = 0;
 
@@ -60,23 +61,20 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
   register_family("gpt2", build_gpt2);
   OracleCase out;
   out.model = load_model(folder / "model");
-  const auto config = nlohmann::json::parse(read_file(folder / "adapter" / "adapter_config.json"));
+  const LoraAdapter adapter = read_adapter(folder / "adapter");
   LoraConfig lora;
-  lora.rank = config.at("r");
-  lora.alpha = config.at("lora_alpha");
-  lora.rslora = config.at("use_rslora");
-  lora.targets = config.at("target_modules").get<std::vector<std::string>>();
+  lora.rank = adapter.rank;
+  lora.alpha = adapter.alpha;
+  lora.rslora = adapter.rslora;
+  lora.targets.clear();
+  for (const auto& [name, module] : adapter.modules) lora.targets.push_back(name);
   out.lora = std::make_unique<Lora>(*out.model, lora, 1);
-  const auto weights = read_safetensors(folder / "adapter" / "adapter_model.safetensors");
-  for (const auto& parameter : out.lora->parameters()) {
-    const auto values = floats(weights.at("base_model.model." + parameter.name + ".weight"));
-    EXPECT_EQ(values.size(), parameter.values.size());
-    std::copy(values.begin(), values.end(), parameter.values.begin());
-  }
+  from_adapter(adapter, *out.lora);
   const auto batch = nlohmann::json::parse(read_file(folder / "batch.json"));
   for (const auto& row : batch.at("rows"))
     out.rows.push_back({row.at("tokens"), row.at("trained"), static_cast<int>(out.rows.size() + 1)});
   out.loss = batch.at("loss");
+  out.bf16_difference = batch.at("bf16_difference");
   out.losses = batch.at("losses").get<std::vector<double>>();
   out.learning_rate = batch.at("learning_rate");
   out.weight_decay = batch.at("weight_decay");

@@ -284,6 +284,27 @@ TEST(Lora, StartsAsPeftDoes) {
   }
 }
 
+TEST(Lora, GoesThroughTheStoredFormUnchanged) {
+  LoraConfig config;
+  config.rank = 3;
+  config.rslora = true;
+  config.targets = {"q_proj", "mlp.down_proj"};
+  const Lora lora(*tiny(), config, 3);
+  Random random(1);
+  for (float& v : lora.values()) v = random.normal();
+  const Folder folder;
+  write_adapter(folder.path / "adapter", to_adapter(lora, "some/base"));
+  const Lora other(*tiny(), config, 4);
+  from_adapter(read_adapter(folder.path / "adapter"), other);
+  EXPECT_TRUE(std::equal(lora.values().begin(), lora.values().end(), other.values().begin()));
+  config.targets = {"q_proj"};
+  const Lora fewer(*tiny(), config, 4);
+  EXPECT_THROW(from_adapter(read_adapter(folder.path / "adapter"), fewer), Error);
+  config.targets = {"q_proj", "k_proj"};
+  const Lora others(*tiny(), config, 4);
+  EXPECT_THROW(from_adapter(read_adapter(folder.path / "adapter"), others), Error);
+}
+
 TEST(Optimizer, ClipsByTheNormOverAllTensors) {
   std::vector<float> a = {1, 1}, b = {1}, ga = {30, 0}, gb = {40};
   OptimizerConfig config;
