@@ -20,32 +20,43 @@ inline constexpr int kQuads = kGroup / 4;
 
 // Where the parts of a unit lie, in bytes. g counts the unit's groups; scale and min are f16.
 struct UnitLayout {
-  int groups = 0;         // of 32 elements; 0 for the float kinds
-  int code_bytes = 0;     // of a group: codes at g * code_bytes
-  int high = 0;           // bits above the nibble: 64 bytes a group and bit; byte b's bit j (two bits 2 i for kU6,
-  int high_bytes = 0;     //   quads 4 h + i in half h) belongs to byte b of quad j
-  int sub_scale = 0;      // K types: 8-bit scales [g][lane] (kU6: signed, [g][half][lane]), times one f16 a unit
+  int groups = 0;      // of 32 elements; 0 for the float kinds
+  int code_bytes = 0;  // of a group: codes at g * code_bytes
+  int high = 0;        // bits above the nibble: 64 bytes a group and bit; byte b's bit j (two bits 2 i for kU6,
+  int high_bytes = 0;  //   quads 4 h + i in half h) belongs to byte b of quad j
+  int sub_scale = 0;   // K types: 8-bit scales [g][lane] (kU6: signed, [g][half][lane]), times one f16 a unit
   int sub_min = 0;
-  int scale = 0;          // [g][lane], or [lane] where there are sub-scales
-  int min = 0;            // the same; K types: negated, times sub_min
+  int scale = 0;  // [g][lane], or [lane] where there are sub-scales
+  int min = 0;    // the same; K types: negated, times sub_min
   int bytes = 0;
-  int zero = 0;           // what a code of zero weight is
+  int zero = 0;  // what a code of zero weight is
   bool has_min = false;
 };
 
 constexpr UnitLayout unit_layout(PackedKind kind) {
   switch (kind) {
-    case PackedKind::kU4: return {2, 256, 0, 0, 0, 0, 512, 0, 576, 8, false};
-    case PackedKind::kU4Min: return {2, 256, 0, 0, 0, 0, 512, 576, 640, 0, true};
-    case PackedKind::kU5: return {2, 256, 512, 64, 0, 0, 640, 0, 704, 16, false};
-    case PackedKind::kU5Min: return {2, 256, 512, 64, 0, 0, 640, 704, 768, 0, true};
-    case PackedKind::kU8: return {2, 512, 0, 0, 0, 0, 1024, 0, 1088, 128, false};
-    case PackedKind::kU4Super: return {8, 256, 0, 0, 2048, 2176, 2304, 2336, 2368, 0, true};
-    case PackedKind::kU5Super: return {8, 256, 2048, 64, 2560, 2688, 2816, 2848, 2880, 0, true};
-    case PackedKind::kU6: return {8, 256, 2048, 128, 3072, 0, 3328, 0, 3392, 32, false};
-    case PackedKind::kF32: return {0, 0, 0, 0, 0, 0, 0, 0, 64, 0, false};   // one element
-    case PackedKind::kF16: return {0, 0, 0, 0, 0, 0, 0, 0, 32, 0, false};   // one element
-    case PackedKind::kBF16: return {0, 0, 0, 0, 0, 0, 0, 0, 64, 0, false};  // one pair
+    case PackedKind::kU4:
+      return {2, 256, 0, 0, 0, 0, 512, 0, 576, 8, false};
+    case PackedKind::kU4Min:
+      return {2, 256, 0, 0, 0, 0, 512, 576, 640, 0, true};
+    case PackedKind::kU5:
+      return {2, 256, 512, 64, 0, 0, 640, 0, 704, 16, false};
+    case PackedKind::kU5Min:
+      return {2, 256, 512, 64, 0, 0, 640, 704, 768, 0, true};
+    case PackedKind::kU8:
+      return {2, 512, 0, 0, 0, 0, 1024, 0, 1088, 128, false};
+    case PackedKind::kU4Super:
+      return {8, 256, 0, 0, 2048, 2176, 2304, 2336, 2368, 0, true};
+    case PackedKind::kU5Super:
+      return {8, 256, 2048, 64, 2560, 2688, 2816, 2848, 2880, 0, true};
+    case PackedKind::kU6:
+      return {8, 256, 2048, 128, 3072, 0, 3328, 0, 3392, 32, false};
+    case PackedKind::kF32:
+      return {0, 0, 0, 0, 0, 0, 0, 0, 64, 0, false};  // one element
+    case PackedKind::kF16:
+      return {0, 0, 0, 0, 0, 0, 0, 0, 32, 0, false};  // one element
+    case PackedKind::kBF16:
+      return {0, 0, 0, 0, 0, 0, 0, 0, 64, 0, false};  // one pair
   }
   return {};
 }
@@ -59,6 +70,10 @@ constexpr int64_t unit_count(PackedKind kind, int64_t in) {
 
 // Groups that quantised activations have: whole pairs, because units hold at least two.
 constexpr int64_t group_count(int64_t in) { return (in + 2 * kGroup - 1) / (2 * kGroup) * 2; }
+
+// How far ahead of their use weights are asked for, in bytes: into the next tile, which lies behind this one. Decoding
+// is limited by memory; left to the processor's own prefetching it runs at half the speed.
+inline constexpr int kPrefetch = 4096;
 
 // Kernels exist for these numbers of activation rows; other numbers are split or padded with zero rows.
 inline constexpr int kRowClasses[] = {1, 2, 3, 4, 6, 8, 12, 16};

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/thread_pool.h"
 #include "kernels/packed_layout.h"
 #include "tensor/half.h"
@@ -23,9 +24,7 @@ struct Needs {
   bool values = false;
 };
 
-bool uses_pairs(PackedKind kind, CpuLevel level) {
-  return kind == PackedKind::kBF16 && level == CpuLevel::kAvx512Bf16;
-}
+bool uses_pairs(PackedKind kind, CpuLevel level) { return kind == PackedKind::kBF16 && level == CpuLevel::kAvx512Bf16; }
 
 Needs needs_of(std::span<const PackedMatmul> products, CpuLevel level) {
   Needs needs;
@@ -125,8 +124,7 @@ void lay_out_floats(const float* x, int64_t in, const RowTile& tile, float* valu
       for (int64_t k = 0; k < 2 * count; ++k) values[k * rows + r] = value(k);
     if (pairs != nullptr)
       for (int64_t p = 0; p < count; ++p)
-        pairs[p * rows + r] =
-            f32_to_bf16(value(2 * p)) | static_cast<uint32_t>(f32_to_bf16(value(2 * p + 1))) << 16;
+        pairs[p * rows + r] = f32_to_bf16(value(2 * p)) | static_cast<uint32_t>(f32_to_bf16(value(2 * p + 1))) << 16;
   }
 }
 

@@ -2,9 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
-#include "core/buffer.h"
 #include "tensor/tensor.h"
 
 namespace thimble {
@@ -19,7 +19,7 @@ enum class MatmulPrecision : uint8_t { kFast, kFine, kF32 };
 enum class PackedKind : uint8_t { kF32, kF16, kBF16, kU8, kU4, kU4Min, kU5, kU5Min, kU6, kU4Super, kU5Super };
 
 // A linear layer's weight, laid out for the kernels: rows interleaved by 16, in 2 MB pages. Independent of the
-// instruction set: any CpuLevel runs any packed weight. Movable, not copyable.
+// instruction set: any CpuLevel runs any packed weight. Copies share the memory.
 class PackedWeight {
  public:
   PackedWeight() = default;
@@ -28,11 +28,11 @@ class PackedWeight {
 
   int64_t out() const { return out_; }
   int64_t in() const { return in_; }
-  size_t bytes() const { return data_.size(); }
+  size_t bytes() const { return bytes_; }
   bool empty() const { return out_ == 0; }
   PackedKind kind() const { return kind_; }
   MatmulPrecision precision() const { return precision_; }
-  const std::byte* tile(int64_t index) const { return data_.data() + static_cast<size_t>(index) * tile_bytes_; }
+  const std::byte* tile(int64_t index) const { return data_.get() + static_cast<size_t>(index) * tile_bytes_; }
 
  private:
   PackedKind kind_ = PackedKind::kF32;
@@ -40,7 +40,8 @@ class PackedWeight {
   int64_t out_ = 0;
   int64_t in_ = 0;
   size_t tile_bytes_ = 0;  // of 16 rows
-  ByteBuffer data_;
+  size_t bytes_ = 0;
+  std::shared_ptr<const std::byte> data_;
 };
 
 // Bytes that pack() would take, for memory plans.

@@ -120,6 +120,9 @@ THIMBLE_AVX512 void quantized(const std::byte* weight, int64_t in, const Activat
 #pragma GCC unroll 1
     for (int64_t in_unit = 0; in_unit < kLayout.groups; ++in_unit) {
       const int64_t g = u * kLayout.groups + in_unit;
+      constexpr int kGroupBytes = kLayout.bytes / kLayout.groups;
+#pragma GCC unroll 16
+      for (int at = 0; at < kGroupBytes; at += 64) __builtin_prefetch(unit + in_unit * kGroupBytes + kPrefetch + at);
       __m512i w[kQuads];
       load_codes<kKind>(unit, in_unit, w);
       const int8_t* high = a.high + g * kRows * kGroup;
@@ -146,9 +149,9 @@ THIMBLE_AVX512 void quantized(const std::byte* weight, int64_t in, const Activat
 #pragma GCC unroll 4
             for (int r = 0; r < kStep; ++r)
               if (first + r < kRows)
-                total[first + r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]),
-                                                   _mm512_mul_ps(scale, _mm512_set1_ps(scales[first + r])),
-                                                   total[first + r]);
+                total[first + r] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), _mm512_mul_ps(scale, _mm512_set1_ps(scales[first + r])),
+                                    total[first + r]);
           } else {
             const int8_t* low = a.low + g * kRows * kGroup;
 #pragma GCC unroll 2
@@ -197,15 +200,24 @@ THIMBLE_AVX512 void quantized(const std::byte* weight, int64_t in, const Activat
 template <PackedKind kKind>
 TileKernel for_rows(int rows) {
   switch (rows) {
-    case 1: return quantized<kKind, 1>;
-    case 2: return quantized<kKind, 2>;
-    case 3: return quantized<kKind, 3>;
-    case 4: return quantized<kKind, 4>;
-    case 6: return quantized<kKind, 6>;
-    case 8: return quantized<kKind, 8>;
-    case 12: return quantized<kKind, 12>;
-    case 16: return quantized<kKind, 16>;
-    default: return nullptr;
+    case 1:
+      return quantized<kKind, 1>;
+    case 2:
+      return quantized<kKind, 2>;
+    case 3:
+      return quantized<kKind, 3>;
+    case 4:
+      return quantized<kKind, 4>;
+    case 6:
+      return quantized<kKind, 6>;
+    case 8:
+      return quantized<kKind, 8>;
+    case 12:
+      return quantized<kKind, 12>;
+    case 16:
+      return quantized<kKind, 16>;
+    default:
+      return nullptr;
   }
 }
 
@@ -298,15 +310,24 @@ THIMBLE_AVX512 void quantize(const float* x, int64_t in, bool all_fine, const Qu
 
 TileKernel avx512_kernel(PackedKind kind, int rows) {
   switch (kind) {
-    case PackedKind::kU8: return for_rows<PackedKind::kU8>(rows);
-    case PackedKind::kU4: return for_rows<PackedKind::kU4>(rows);
-    case PackedKind::kU4Min: return for_rows<PackedKind::kU4Min>(rows);
-    case PackedKind::kU5: return for_rows<PackedKind::kU5>(rows);
-    case PackedKind::kU5Min: return for_rows<PackedKind::kU5Min>(rows);
-    case PackedKind::kU6: return for_rows<PackedKind::kU6>(rows);
-    case PackedKind::kU4Super: return for_rows<PackedKind::kU4Super>(rows);
-    case PackedKind::kU5Super: return for_rows<PackedKind::kU5Super>(rows);
-    default: return nullptr;
+    case PackedKind::kU8:
+      return for_rows<PackedKind::kU8>(rows);
+    case PackedKind::kU4:
+      return for_rows<PackedKind::kU4>(rows);
+    case PackedKind::kU4Min:
+      return for_rows<PackedKind::kU4Min>(rows);
+    case PackedKind::kU5:
+      return for_rows<PackedKind::kU5>(rows);
+    case PackedKind::kU5Min:
+      return for_rows<PackedKind::kU5Min>(rows);
+    case PackedKind::kU6:
+      return for_rows<PackedKind::kU6>(rows);
+    case PackedKind::kU4Super:
+      return for_rows<PackedKind::kU4Super>(rows);
+    case PackedKind::kU5Super:
+      return for_rows<PackedKind::kU5Super>(rows);
+    default:
+      return nullptr;
   }
 }
 

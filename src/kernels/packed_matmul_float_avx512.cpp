@@ -29,6 +29,7 @@ THIMBLE_AVX512 void floats(const std::byte* weight, int64_t in, const Activation
   const float* x = a.values;
 #pragma GCC unroll 4
   for (int64_t k = 0; k < in; ++k) {
+    __builtin_prefetch(weight + k * unit_layout(kKind).bytes + kPrefetch);
     __m512 w;
     if constexpr (kKind == PackedKind::kF16)
       w = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weight + k * 2 * kLanes)));
@@ -52,6 +53,7 @@ THIMBLE_AVX512 void widened(const std::byte* weight, int64_t in, const Activatio
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
 #pragma GCC unroll 2
   for (int64_t k = 0; k < in; k += 2) {
+    __builtin_prefetch(weight + k * 2 * kLanes + kPrefetch);
     const __m512i both = _mm512_loadu_si512(weight + k * 2 * kLanes);
     const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
     const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, upper));
@@ -75,6 +77,7 @@ THIMBLE_BF16 void pairs(const std::byte* weight, int64_t in, const ActivationTil
   const int64_t count = (in + 1) / 2;
 #pragma GCC unroll 4
   for (int64_t p = 0; p < count; ++p) {
+    __builtin_prefetch(weight + p * 4 * kLanes + kPrefetch);
     const __m512bh w = reinterpret_cast<__m512bh>(_mm512_loadu_si512(weight + p * 4 * kLanes));
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
@@ -89,10 +92,14 @@ THIMBLE_BF16 void pairs(const std::byte* weight, int64_t in, const ActivationTil
 template <int kRows>
 TileKernel of_kind(PackedKind kind, bool bf16_products) {
   switch (kind) {
-    case PackedKind::kF32: return floats<PackedKind::kF32, kRows>;
-    case PackedKind::kF16: return floats<PackedKind::kF16, kRows>;
-    case PackedKind::kBF16: return bf16_products ? pairs<kRows> : widened<kRows>;
-    default: return nullptr;
+    case PackedKind::kF32:
+      return floats<PackedKind::kF32, kRows>;
+    case PackedKind::kF16:
+      return floats<PackedKind::kF16, kRows>;
+    case PackedKind::kBF16:
+      return bf16_products ? pairs<kRows> : widened<kRows>;
+    default:
+      return nullptr;
   }
 }
 
@@ -100,15 +107,24 @@ TileKernel of_kind(PackedKind kind, bool bf16_products) {
 
 TileKernel avx512_float_kernel(PackedKind kind, int rows, bool bf16_products) {
   switch (rows) {
-    case 1: return of_kind<1>(kind, bf16_products);
-    case 2: return of_kind<2>(kind, bf16_products);
-    case 3: return of_kind<3>(kind, bf16_products);
-    case 4: return of_kind<4>(kind, bf16_products);
-    case 6: return of_kind<6>(kind, bf16_products);
-    case 8: return of_kind<8>(kind, bf16_products);
-    case 12: return of_kind<12>(kind, bf16_products);
-    case 16: return of_kind<16>(kind, bf16_products);
-    default: return nullptr;
+    case 1:
+      return of_kind<1>(kind, bf16_products);
+    case 2:
+      return of_kind<2>(kind, bf16_products);
+    case 3:
+      return of_kind<3>(kind, bf16_products);
+    case 4:
+      return of_kind<4>(kind, bf16_products);
+    case 6:
+      return of_kind<6>(kind, bf16_products);
+    case 8:
+      return of_kind<8>(kind, bf16_products);
+    case 12:
+      return of_kind<12>(kind, bf16_products);
+    case 16:
+      return of_kind<16>(kind, bf16_products);
+    default:
+      return nullptr;
   }
 }
 

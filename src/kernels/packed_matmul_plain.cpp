@@ -152,17 +152,28 @@ void quantize(const float* x, int64_t in, bool all_fine, const QuantizedTile& ou
 
 TileKernel plain_kernel(PackedKind kind, int) {
   switch (kind) {
-    case PackedKind::kF32: return floats<PackedKind::kF32>;
-    case PackedKind::kF16: return floats<PackedKind::kF16>;
-    case PackedKind::kBF16: return floats<PackedKind::kBF16>;
-    case PackedKind::kU8: return quantized<PackedKind::kU8>;
-    case PackedKind::kU4: return quantized<PackedKind::kU4>;
-    case PackedKind::kU4Min: return quantized<PackedKind::kU4Min>;
-    case PackedKind::kU5: return quantized<PackedKind::kU5>;
-    case PackedKind::kU5Min: return quantized<PackedKind::kU5Min>;
-    case PackedKind::kU6: return quantized<PackedKind::kU6>;
-    case PackedKind::kU4Super: return quantized<PackedKind::kU4Super>;
-    case PackedKind::kU5Super: return quantized<PackedKind::kU5Super>;
+    case PackedKind::kF32:
+      return floats<PackedKind::kF32>;
+    case PackedKind::kF16:
+      return floats<PackedKind::kF16>;
+    case PackedKind::kBF16:
+      return floats<PackedKind::kBF16>;
+    case PackedKind::kU8:
+      return quantized<PackedKind::kU8>;
+    case PackedKind::kU4:
+      return quantized<PackedKind::kU4>;
+    case PackedKind::kU4Min:
+      return quantized<PackedKind::kU4Min>;
+    case PackedKind::kU5:
+      return quantized<PackedKind::kU5>;
+    case PackedKind::kU5Min:
+      return quantized<PackedKind::kU5Min>;
+    case PackedKind::kU6:
+      return quantized<PackedKind::kU6>;
+    case PackedKind::kU4Super:
+      return quantized<PackedKind::kU4Super>;
+    case PackedKind::kU5Super:
+      return quantized<PackedKind::kU5Super>;
   }
   return nullptr;
 }

@@ -9,6 +9,7 @@
 #include "core/thread_pool.h"
 #include "kernels/packed_layout.h"
 #include "kernels/packed_matmul.h"
+#include "kernels/weight_memory.h"
 #include "tensor/blocks.h"
 #include "tensor/half.h"
 #include "tensor/quantize.h"
@@ -23,17 +24,28 @@ PackedKind kind_of(DType type, MatmulPrecision precision) {
   if (type == DType::kF16) return PackedKind::kF16;  // converted exactly in registers: serves both paths
   if (precision == MatmulPrecision::kF32) return PackedKind::kF32;
   switch (type) {
-    case DType::kF32: return PackedKind::kF32;
-    case DType::kF16: return PackedKind::kF16;
-    case DType::kBF16: return PackedKind::kBF16;
-    case DType::kQ8_0: return PackedKind::kU8;
-    case DType::kQ4_0: return PackedKind::kU4;
-    case DType::kQ4_1: return PackedKind::kU4Min;
-    case DType::kQ5_0: return PackedKind::kU5;
-    case DType::kQ5_1: return PackedKind::kU5Min;
-    case DType::kQ4_K: return PackedKind::kU4Super;
-    case DType::kQ5_K: return PackedKind::kU5Super;
-    case DType::kQ6_K: return PackedKind::kU6;
+    case DType::kF32:
+      return PackedKind::kF32;
+    case DType::kF16:
+      return PackedKind::kF16;
+    case DType::kBF16:
+      return PackedKind::kBF16;
+    case DType::kQ8_0:
+      return PackedKind::kU8;
+    case DType::kQ4_0:
+      return PackedKind::kU4;
+    case DType::kQ4_1:
+      return PackedKind::kU4Min;
+    case DType::kQ5_0:
+      return PackedKind::kU5;
+    case DType::kQ5_1:
+      return PackedKind::kU5Min;
+    case DType::kQ4_K:
+      return PackedKind::kU4Super;
+    case DType::kQ5_K:
+      return PackedKind::kU5Super;
+    case DType::kQ6_K:
+      return PackedKind::kU6;
   }
   return PackedKind::kF32;
 }
@@ -103,8 +115,8 @@ void read_group(DType type, const std::byte* row, int64_t g, int lane, int g_uni
       const auto& block = reinterpret_cast<const BlockQ5_K*>(row)[g / 8];
       const uint8_t* quants = block.quants + 32 * (g_unit / 2);
       for (int j = 0; j < kGroup; ++j)
-        codes[j] = static_cast<uint8_t>(((quants[j] >> (4 * (g_unit % 2))) & 15) |
-                                        (((block.high[j] >> g_unit) & 1) << 4));
+        codes[j] =
+            static_cast<uint8_t>(((quants[j] >> (4 * (g_unit % 2))) & 15) | (((block.high[j] >> g_unit) & 1) << 4));
       const ScaleMin sub = scale_min_k4(block.scales, g_unit);
       unit[layout.sub_scale + g_unit * kLanes + lane] = std::byte{sub.scale};
       unit[layout.sub_min + g_unit * kLanes + lane] = std::byte{sub.min};
@@ -117,14 +129,15 @@ void read_group(DType type, const std::byte* row, int64_t g, int lane, int g_uni
       const uint8_t* low = block.low + 64 * half + 32 * (quarter % 2);
       const uint8_t* high = block.high + 32 * half;
       for (int j = 0; j < kGroup; ++j)
-        codes[j] = static_cast<uint8_t>(((low[j] >> (4 * (quarter / 2))) & 15) |
-                                        (((high[j] >> (2 * quarter)) & 3) << 4));
+        codes[j] =
+            static_cast<uint8_t>(((low[j] >> (4 * (quarter / 2))) & 15) | (((high[j] >> (2 * quarter)) & 3) << 4));
       for (int h = 0; h < 2; ++h)
         unit[layout.sub_scale + (2 * g_unit + h) * kLanes + lane] =
             static_cast<std::byte>(block.scales[2 * g_unit + h]);
       return put16(unit + layout.scale + 2 * lane, block.scale);
     }
-    default: assert(false && "not a quantised type");
+    default:
+      assert(false && "not a quantised type");
   }
 }
 
@@ -145,8 +158,7 @@ void write_codes(PackedKind kind, const uint8_t (*codes)[kGroup], int g_unit, co
   }
   for (int j = 0; j < packed::kQuads / 2; ++j)
     for (int lane = 0; lane < kLanes; ++lane)
-      out[j * kLanes + lane] =
-          (quad(codes[lane], j) & 0x0f0f0f0fu) | ((quad(codes[lane], j + 4) & 0x0f0f0f0fu) << 4);
+      out[j * kLanes + lane] = (quad(codes[lane], j) & 0x0f0f0f0fu) | ((quad(codes[lane], j + 4) & 0x0f0f0f0fu) << 4);
   if (layout.high_bytes == 0) return;
   auto* high = reinterpret_cast<uint32_t*>(unit + layout.high + static_cast<ptrdiff_t>(g_unit) * layout.high_bytes);
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -213,24 +225,29 @@ size_t packed_bytes(DType type, int64_t out, int64_t in, MatmulPrecision precisi
 
 PackedWeight PackedWeight::pack(const Tensor& weight, MatmulPrecision precision) {
   if (weight.shape.size() != 2)
-    throw Error(fmt::format("a linear layer's weight must have two dimensions, not {}; the model file is not one that "
-                            "can be run",
-                            weight.shape.size()));
+    throw Error(
+        fmt::format("a linear layer's weight must have two dimensions, not {}; the model file is not one that "
+                    "can be run",
+                    weight.shape.size()));
   PackedWeight packed;
   packed.kind_ = kind_of(weight.type, precision);
   packed.precision_ = precision;
   packed.out_ = weight.rows();
   packed.in_ = weight.cols();
   const UnitLayout layout = packed::unit_layout(packed.kind_);
-  packed.tile_bytes_ = static_cast<size_t>(packed::unit_count(packed.kind_, packed.in_)) *
-                       static_cast<size_t>(layout.bytes);
+  packed.tile_bytes_ =
+      static_cast<size_t>(packed::unit_count(packed.kind_, packed.in_)) * static_cast<size_t>(layout.bytes);
   const int64_t tiles = (packed.out_ + kLanes - 1) / kLanes;
-  packed.data_ = ByteBuffer(static_cast<size_t>(tiles) * packed.tile_bytes_);
+  packed.bytes_ = static_cast<size_t>(tiles) * packed.tile_bytes_;
+  const std::shared_ptr<std::byte> data = allocate_weights(packed.bytes_);
   threads().parallel_for(tiles, [&](int64_t tile, int) {
-    std::byte* out = packed.data_.data() + static_cast<size_t>(tile) * packed.tile_bytes_;
-    if (layout.groups > 0) pack_quantized(weight, packed.kind_, tile, out);
-    else pack_floats(weight, packed.kind_, tile, out);
+    std::byte* out = data.get() + static_cast<size_t>(tile) * packed.tile_bytes_;
+    if (layout.groups > 0)
+      pack_quantized(weight, packed.kind_, tile, out);
+    else
+      pack_floats(weight, packed.kind_, tile, out);
   });
+  packed.data_ = data;
   return packed;
 }
 

@@ -1,0 +1,183 @@
+// Speed of the inference kernels against what this machine can do: operations a second as a share of the measured
+// peak of its instructions, bytes a second as a share of the measured read bandwidth.
+//   bench_kernels [--json] [--type Q4_1] [--threads N] [--seconds S]
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/cpu.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/packed_matmul.h"
+#include "machine_peaks.h"
+#include "tensor/blocks.h"
+#include "tensor/half.h"
+#include "tensor/quantize.h"
+
+namespace thimble {
+namespace {
+
+struct Options {
+  bool json = false;
+  std::optional<DType> type;
+  double seconds = 0.3;
+};
+
+// Median seconds of a call, over runs that fill `seconds`.
+template <class Body>
+double median_seconds(double seconds, const Body& body) {
+  body();
+  std::vector<double> times;
+  const double end = bench::now() + seconds;
+  while (times.size() < 5 || bench::now() < end) {
+    const double start = bench::now();
+    body();
+    times.push_back(bench::now() - start);
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 2), times.end());
+  return times[times.size() / 2];
+}
+
+// Random bytes with finite scales; what the weights are does not change the speed.
+Tensor random_weight(DType type, int64_t out, int64_t in) {
+  Random random(1);
+  auto bytes = std::make_shared<std::vector<std::byte>>(dtype_bytes(type, in) * static_cast<size_t>(out));
+  std::vector<float> row(static_cast<size_t>(in));
+  if (can_quantize(type)) {
+    for (float& v : row) v = 0.05f * random.normal();
+    std::vector<std::byte> one(dtype_bytes(type, in));
+    quantize_row(type, row.data(), in, one.data());
+    for (int64_t r = 0; r < out; ++r)
+      std::memcpy(bytes->data() + static_cast<size_t>(r) * one.size(), one.data(), one.size());
+  } else {
+    const auto block = static_cast<size_t>(dtype_info(type).block_bytes);
+    const size_t offset = type == DType::kQ6_K ? offsetof(BlockQ6_K, scale) : offsetof(BlockQ4_K, scale);
+    const uint16_t scale = f32_to_f16(0.001f);
+    for (size_t at = 0; at < bytes->size(); at += block) {
+      std::memset(bytes->data() + at, 0x35, block);
+      std::memcpy(bytes->data() + at + offset, &scale, sizeof scale);
+    }
+  }
+  return {type, {out, in}, bytes->data(), bytes};
+}
+
+// As a transformer's: some channels stand out in every row, a few values anywhere.
+std::vector<float> activations(int64_t rows, int64_t in) {
+  Random random(2);
+  std::vector<float> x(static_cast<size_t>(rows * in));
+  std::vector<float> channel(static_cast<size_t>(in), 1.0f);
+  for (int64_t g = 0; g < in / 32; ++g)
+    if (g % 12 == 5) channel[static_cast<size_t>(g * 32 + 9)] = 25.0f;
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = random.normal() * channel[i % static_cast<size_t>(in)];
+    if (random.below(2000) == 0) x[i] *= 20;
+  }
+  return x;
+}
+
+void prefill(const Options& options, const bench::MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
+             int64_t in) {
+  const PackedWeight weight = PackedWeight::pack(random_weight(type, out, in));
+  const std::vector<float> x = activations(rows, in);
+  Buffer<float> y(static_cast<size_t>(rows * out));
+  const double seconds = median_seconds(options.seconds, [&] { packed_matmul(x.data(), rows, weight, y.data()); });
+  const double gops = 2e-9 * static_cast<double>(rows * out * in) / seconds;
+  const double peak = is_quantized(type) ? peaks.int8_gops : type == DType::kBF16 ? peaks.bf16_gops : peaks.f32_gops;
+  if (options.json)
+    fmt::print(
+        "{{\"kernel\": \"matmul\", \"type\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, \"gops\": {:.1f}, "
+        "\"share_of_peak\": {:.3f}}}\n",
+        dtype_info(type).name, rows, out, in, gops, gops / peak);
+  else
+    fmt::print("matmul {:>5} {:>4} x {:>6} x {:>5}  {:>7.1f} Gop/s {:>4.0f} % of peak\n", dtype_info(type).name, rows,
+               out, in, gops, 100 * gops / peak);
+}
+
+// Reads more weights than any cache holds, layer after layer, as decoding does.
+void decode(const Options& options, const bench::MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
+            int64_t in) {
+  const Tensor tensor = random_weight(type, out, in);
+  std::vector<PackedWeight> weights;
+  size_t bytes = 0;
+  while (bytes < (size_t{128} << 20)) {
+    weights.push_back(PackedWeight::pack(tensor));
+    bytes += weights.back().bytes();
+  }
+  const std::vector<float> x = activations(rows, in);
+  Buffer<float> y(static_cast<size_t>(rows * out));
+  const double seconds = median_seconds(options.seconds, [&] {
+    for (const PackedWeight& weight : weights) packed_matmul(x.data(), rows, weight, y.data());
+  });
+  const double gbytes = 1e-9 * static_cast<double>(bytes) / seconds;
+  if (options.json)
+    fmt::print(
+        "{{\"kernel\": \"matmul\", \"type\": \"{}\", \"rows\": {}, \"out\": {}, \"in\": {}, "
+        "\"gbytes_per_second\": {:.1f}, \"share_of_bandwidth\": {:.3f}}}\n",
+        dtype_info(type).name, rows, out, in, gbytes, gbytes / peaks.read_gbytes);
+  else
+    fmt::print("matmul {:>5} {:>4} x {:>6} x {:>5}  {:>7.1f} GB/s  {:>4.0f} % of bandwidth\n", dtype_info(type).name,
+               rows, out, in, gbytes, 100 * gbytes / peaks.read_gbytes);
+}
+
+int run(const Options& options) {
+  const bench::MachinePeaks peaks = bench::measure_peaks();
+  if (options.json)
+    fmt::print(
+        "{{\"threads\": {}, \"cpu\": \"{}\", \"int8_gops\": {:.0f}, \"bf16_gops\": {:.0f}, \"f32_gops\": {:.0f}, "
+        "\"read_gbytes_per_second\": {:.1f}}}\n",
+        threads().size(), cpu_level_name(cpu_level()), peaks.int8_gops, peaks.bf16_gops, peaks.f32_gops,
+        peaks.read_gbytes);
+  else
+    fmt::print("{} threads, {}: int8 {:.0f} Gop/s, bf16 {:.0f}, f32 {:.0f}; reading {:.1f} GB/s\n", threads().size(),
+               cpu_level_name(cpu_level()), peaks.int8_gops, peaks.bf16_gops, peaks.f32_gops, peaks.read_gbytes);
+  struct Shape {
+    int64_t out, in;
+  };
+  for (const DType type : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ5_1, DType::kQ4_K, DType::kQ6_K,
+                           DType::kBF16, DType::kF16}) {
+    if (options.type.has_value() && *options.type != type) continue;
+    const bool super = dtype_info(type).block == kSuperBlock;
+    for (const Shape& shape : super ? std::vector<Shape>{{1536, 2048}}
+                                    : std::vector<Shape>{{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}})
+      prefill(options, peaks, type, 512, shape.out, shape.in);
+    for (const int64_t rows : {1, 4, 8, 16})
+      for (const Shape& shape : super ? std::vector<Shape>{{1536, 2048}} : std::vector<Shape>{{576, 576}, {1536, 576}})
+        decode(options, peaks, type, rows, shape.out, shape.in);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace thimble
+
+int main(int argc, char** argv) {
+  thimble::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view name = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : "";
+    if (name == "--json") {
+      options.json = true;
+    } else if (name == "--type" && (options.type = thimble::dtype_from_name(value)).has_value()) {
+      ++i;
+    } else if (name == "--threads" && std::atoi(value) > 0) {
+      thimble::set_threads(std::atoi(value));
+      ++i;
+    } else if (name == "--seconds" && std::atof(value) > 0) {
+      options.seconds = std::atof(value);
+      ++i;
+    } else {
+      fmt::print(stderr, "usage: bench_kernels [--json] [--type NAME] [--threads N] [--seconds S]\n");
+      return 2;
+    }
+  }
+  return thimble::run(options);
+}
