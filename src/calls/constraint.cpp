@@ -1,10 +1,10 @@
 #include "calls/constraint.h"
 
-#include <algorithm>
-#include <cassert>
-
 #include <fmt/format.h>
 #include <xgrammar/xgrammar.h>
+
+#include <algorithm>
+#include <cassert>
 
 #include "calls/hermes.h"
 #include "calls/schema_grammar.h"
@@ -15,8 +15,9 @@ namespace thimble {
 
 struct ConstraintSet::Compiled {
   xgrammar::CompiledGrammar grammar;
-  size_t words;               // of a mask
-  std::vector<bool> accepts;  // tokens with text, and stop tokens; xgrammar prints a warning when it is asked for others
+  size_t words;  // of a mask
+  std::vector<bool>
+      accepts;  // tokens with text, and stop tokens; xgrammar prints a warning when it is asked for others
 };
 
 struct Constraint::State {
@@ -59,7 +60,8 @@ std::string Constraint::forced() { return finished() ? "" : state_->matcher.Find
 void Constraint::rollback(int tokens) { state_->matcher.Rollback(tokens); }
 
 std::unique_ptr<Constraint> Constraint::fork() const {
-  return std::unique_ptr<Constraint>(new Constraint(std::unique_ptr<State>(new State{state_->matcher.Fork(), state_->compiled})));
+  return std::unique_ptr<Constraint>(
+      new Constraint(std::unique_ptr<State>(new State{state_->matcher.Fork(), state_->compiled})));
 }
 
 ConstraintSet::ConstraintSet(std::shared_ptr<const Compiled> compiled) : compiled_(std::move(compiled)) {}
@@ -90,7 +92,8 @@ xgrammar::TokenizerInfo tokenizer_info(const TokenTable& table) {
 }  // namespace
 
 ConstraintFactory::ConstraintFactory(const TokenTable& tokens, int threads) {
-  if (tokens.stop_ids.empty()) throw Error("The tokenizer has no token that ends an answer, so no answer can be constrained.");
+  if (tokens.stop_ids.empty())
+    throw Error("The tokenizer has no token that ends an answer, so no answer can be constrained.");
   const xgrammar::TokenizerInfo info = tokenizer_info(tokens);
   compiler_.reset(new Compiler{info, xgrammar::GrammarCompiler(info, threads, false)});
 }
@@ -116,7 +119,8 @@ ConstraintSet ConstraintFactory::compile_grammar(const std::string& ebnf) const 
 
 std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options) {
   GrammarText grammar;
-  const std::string text = grammar.add("text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))", quote_literal(kCallOpen)));
+  const std::string text = grammar.add(
+      "text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))", quote_literal(kCallOpen)));
   if (options.mode == CallMode::kForbidden) return grammar.text(text);
   if (tools.empty()) {
     if (options.mode == CallMode::kRequired) throw Error("A call is required, but there are no tools.");
@@ -132,8 +136,10 @@ std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions&
   }
   const std::string body = grammar.add("call", alternatives);
   const std::string open = fmt::format("{}\n{{\"name\": ", kCallOpen), close = fmt::format("}}\n{}", kCallClose);
-  const std::string block = grammar.add("block", fmt::format("{} {} {}", quote_literal(open), body, quote_literal(close)));
-  const std::string calls = grammar.add("calls", fmt::format("{} (\"\\n\" {}){{0,{}}}", block, block, options.most_calls - 1));
+  const std::string block =
+      grammar.add("block", fmt::format("{} {} {}", quote_literal(open), body, quote_literal(close)));
+  const std::string calls =
+      grammar.add("calls", fmt::format("{} (\"\\n\" {}){{0,{}}}", block, block, options.most_calls - 1));
   return grammar.text(options.mode == CallMode::kRequired ? calls : fmt::format("{} | {}", calls, text));
 }
 

@@ -1,10 +1,10 @@
 #include "calls/grammar_text.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <unordered_set>
-
-#include <fmt/format.h>
 
 namespace thimble {
 namespace {
@@ -49,7 +49,8 @@ class EndFinder {
     bool all = true;
     for (skip_space(); at_ < text_.size() && text_[at_] != '|' && text_[at_] != ')'; skip_space()) {
       const bool ends = element();
-      const bool optional = at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '?' || text_.substr(at_).starts_with("{0"));
+      const bool optional =
+          at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '?' || text_.substr(at_).starts_with("{0"));
       if (at_ < text_.size() && text_[at_] == '{') {
         at_ = text_.find('}', at_) + 1;
       } else if (at_ < text_.size() && (text_[at_] == '*' || text_[at_] == '?' || text_[at_] == '+')) {
@@ -198,14 +199,29 @@ std::string json_char(const CharSet& set) {
   for (auto [first, last] : rest.ranges()) {
     for (uint32_t code = first; code <= last; ++code) {
       switch (code) {
-        case '"': alternative(R"("\\\"")"); break;
-        case '\\': alternative(R"("\\\\")"); break;
-        case '\n': alternative(R"("\\n")"); break;
-        case '\r': alternative(R"("\\r")"); break;
-        case '\t': alternative(R"("\\t")"); break;
-        case '\f': alternative(R"("\\f")"); break;
-        case '\b': alternative(R"("\\b")"); break;
-        default: alternative(fmt::format(R"("\\u{:04x}")", code));
+        case '"':
+          alternative(R"("\\\"")");
+          break;
+        case '\\':
+          alternative(R"("\\\\")");
+          break;
+        case '\n':
+          alternative(R"("\\n")");
+          break;
+        case '\r':
+          alternative(R"("\\r")");
+          break;
+        case '\t':
+          alternative(R"("\\t")");
+          break;
+        case '\f':
+          alternative(R"("\\f")");
+          break;
+        case '\b':
+          alternative(R"("\\b")");
+          break;
+        default:
+          alternative(fmt::format(R"("\\u{:04x}")", code));
       }
     }
   }

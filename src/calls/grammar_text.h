@@ -18,8 +18,8 @@ class GrammarText {
   void define(const std::string& name, std::string body);
 
   size_t bytes() const { return bytes_; }
-  // Whether every rule can come to an end. One that refers to itself on all its ways can't, and decoding that entered it
-  // could never leave.
+  // Whether every rule can come to an end. One that refers to itself on all its ways can't, and decoding that entered
+  // it could never leave.
   bool ends() const;
   // All rules with a root rule before them.
   std::string text(std::string_view root_body) const;
@@ -51,7 +51,8 @@ class CharSet {
   std::vector<Range> ranges_;
 };
 
-// One character of a set as it stands in a JSON string: itself, or its escape where JSON demands one. Empty for an empty set.
+// One character of a set as it stands in a JSON string: itself, or its escape where JSON demands one. Empty for an
+// empty set.
 std::string json_char(const CharSet& set);
 
 }  // namespace thimble

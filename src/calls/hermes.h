@@ -10,14 +10,15 @@
 
 namespace thimble {
 
-// The Hermes form of tool calls (NousResearch's Hermes 2 Pro, Qwen 2.5 and 3), used where a model has no form of its own:
+// The Hermes form of tool calls (NousResearch's Hermes 2 Pro, Qwen 2.5 and 3), used where a model has no form of its
+// own:
 //   <tool_call>\n{"name": "...", "arguments": {...}}\n</tool_call>
 // one block a call, blocks on lines of their own.
 inline constexpr std::string_view kCallOpen = "<tool_call>";
 inline constexpr std::string_view kCallClose = "</tool_call>";
 
-std::string render_call(const Call& call);                   // one block
-std::string render_calls(std::span<const Call> calls);       // blocks joined by a newline
+std::string render_call(const Call& call);              // one block
+std::string render_calls(std::span<const Call> calls);  // blocks joined by a newline
 // What the assistant says: the text, the blocks, or both with a newline between.
 std::string render_answer(std::string_view text, std::span<const Call> calls);
 

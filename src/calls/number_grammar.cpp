@@ -1,13 +1,13 @@
 #include "calls/number_grammar.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <string_view>
 #include <vector>
-
-#include <fmt/format.h>
 
 namespace thimble {
 namespace {
@@ -73,10 +73,9 @@ Expression whole_range(long long low, long long high) {
   if (low > high) return std::nullopt;
   std::vector<Expression> alternatives;
   const std::string high_text = std::to_string(high);
-  std::string from = std::to_string(low);
+  const std::string from = std::to_string(std::max(low, 1LL));
   if (low == 0) {
     alternatives.emplace_back("\"0\"");
-    from = "1";
     if (high == 0) return either(alternatives);
   }
   // The lengths between, which are open on both sides, are one alternative.
@@ -132,8 +131,7 @@ Expression fraction_between(std::string_view low, bool low_exclusive, std::strin
   const char first = low.empty() ? '0' : low[0];
   const std::string_view low_rest = low.empty() ? low : low.substr(1);
   if (first == high[0]) {
-    return then(digit(first, first),
-                fraction_between(low_rest, low_exclusive, high.substr(1), high_exclusive, true));
+    return then(digit(first, first), fraction_between(low_rest, low_exclusive, high.substr(1), high_exclusive, true));
   }
   if (first > high[0]) return std::nullopt;
   std::vector<Expression> alternatives;
@@ -163,11 +161,11 @@ Expression unsigned_range(const Bound& low, const std::optional<Bound>& high) {
     return fraction_from(fraction, exclusive);
   };
   if (high && low_whole == high_whole) {
-    const bool bare = low.value.fraction.empty() && !low.exclusive &&
-                      (!high->value.fraction.empty() || !high->exclusive);
-    return then(literal(low.value.whole),
-                with_point(fraction_between(low.value.fraction, low.exclusive, high->value.fraction, high->exclusive, false),
-                           bare));
+    const bool bare =
+        low.value.fraction.empty() && !low.exclusive && (!high->value.fraction.empty() || !high->exclusive);
+    return then(literal(low.value.whole), with_point(fraction_between(low.value.fraction, low.exclusive,
+                                                                      high->value.fraction, high->exclusive, false),
+                                                     bare));
   }
   if (low.value.fraction.empty() && !low.exclusive) {
     alternatives.push_back(then(literal(low.value.whole), kAnyFraction));

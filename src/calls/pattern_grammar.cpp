@@ -1,9 +1,9 @@
 #include "calls/pattern_grammar.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "calls/grammar_text.h"
 #include "core/error.h"
@@ -28,8 +28,16 @@ const CharSet& ascii_spaces() {
 }
 // \S leaves out what ECMA calls white space, \s allows only what PCRE2 does: either way every match is valid in both.
 const CharSet& all_spaces() {
-  static const CharSet set({{'\t', '\r'}, {' ', ' '}, {0xa0, 0xa0}, {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029},
-                            {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}, {0xfeff, 0xfeff}});
+  static const CharSet set({{'\t', '\r'},
+                            {' ', ' '},
+                            {0xa0, 0xa0},
+                            {0x1680, 0x1680},
+                            {0x2000, 0x200a},
+                            {0x2028, 0x2029},
+                            {0x202f, 0x202f},
+                            {0x205f, 0x205f},
+                            {0x3000, 0x3000},
+                            {0xfeff, 0xfeff}});
   return set;
 }
 const CharSet& line_ends() {
@@ -54,8 +62,8 @@ class PatternParser {
 
  private:
   [[noreturn]] void fail(std::string_view what) const {
-    throw Error(fmt::format("{}: the pattern \"{}\" can't be used to constrain answers: {} at character {}.", where_, text_,
-                            what, at_ + 1));
+    throw Error(fmt::format("{}: the pattern \"{}\" can't be used to constrain answers: {} at character {}.", where_,
+                            text_, what, at_ + 1));
   }
 
   bool more() const { return at_ < text_.size(); }
@@ -140,7 +148,8 @@ class PatternParser {
   size_t number() {
     size_t value = 0;
     const size_t first = at_;
-    while (more() && peek() >= '0' && peek() <= '9' && value <= kMostRepeats) value = value * 10 + static_cast<size_t>(text_[at_++] - '0');
+    while (more() && peek() >= '0' && peek() <= '9' && value <= kMostRepeats)
+      value = value * 10 + static_cast<size_t>(text_[at_++] - '0');
     if (at_ == first) fail("a broken {m,n}");
     if (value > kMostRepeats) fail("more than 1000 repeats");
     return value;
@@ -154,7 +163,8 @@ class PatternParser {
       case '(': {
         ++at_;
         if (take("?:")) {
-        } else if (text_.substr(at_).starts_with("?<") && at_ + 2 < text_.size() && text_[at_ + 2] != '=' && text_[at_ + 2] != '!') {
+        } else if (text_.substr(at_).starts_with("?<") && at_ + 2 < text_.size() && text_[at_ + 2] != '=' &&
+                   text_[at_ + 2] != '!') {
           const size_t end = text_.find('>', at_);
           if (end == std::string_view::npos) fail("a broken group name");
           at_ = end + 1;
@@ -166,11 +176,24 @@ class PatternParser {
         group.expression = fmt::format("({})", group.expression);
         return group;
       }
-      case '[': ++at_; return one(checked(char_class()));
-      case '.': ++at_; return one(line_ends().complement());
-      case '\\': return one(checked(escape(false)));
-      case '^': case '$': fail("an anchor inside");
-      case '*': case '+': case '?': case '{': case '}': case ']': fail(fmt::format("a stray {}", c));
+      case '[':
+        ++at_;
+        return one(checked(char_class()));
+      case '.':
+        ++at_;
+        return one(line_ends().complement());
+      case '\\':
+        return one(checked(escape(false)));
+      case '^':
+      case '$':
+        fail("an anchor inside");
+      case '*':
+      case '+':
+      case '?':
+      case '{':
+      case '}':
+      case ']':
+        fail(fmt::format("a stray {}", c));
       default: {
         const uint32_t code = code_point();
         return one(CharSet({{code, code}}));
@@ -209,20 +232,34 @@ class PatternParser {
     const char c = text_[at_++];
     const auto single = [](uint32_t code) { return CharSet({{code, code}}); };
     switch (c) {
-      case 'd': return digits();
-      case 'D': return digits().complement();
-      case 'w': return words();
-      case 'W': return words().complement();
-      case 's': return ascii_spaces();
-      case 'S': return all_spaces().complement();
-      case 't': return single('\t');
-      case 'n': return single('\n');
-      case 'r': return single('\r');
-      case 'f': return single('\f');
-      case 'v': return single('\v');
-      case '0': return single(0);
-      case 'x': return single(hex(2));
-      case 'u': return single(unicode_escape());
+      case 'd':
+        return digits();
+      case 'D':
+        return digits().complement();
+      case 'w':
+        return words();
+      case 'W':
+        return words().complement();
+      case 's':
+        return ascii_spaces();
+      case 'S':
+        return all_spaces().complement();
+      case 't':
+        return single('\t');
+      case 'n':
+        return single('\n');
+      case 'r':
+        return single('\r');
+      case 'f':
+        return single('\f');
+      case 'v':
+        return single('\v');
+      case '0':
+        return single(0);
+      case 'x':
+        return single(hex(2));
+      case 'u':
+        return single(unicode_escape());
       case 'b':
         if (in_class) return single('\b');
         break;
@@ -254,10 +291,12 @@ class PatternParser {
     return high;
   }
 
-  CharSet class_item() { return peek() == '\\' ? escape(true) : [&] {
+  CharSet class_item() {
+    return peek() == '\\' ? escape(true) : [&] {
       const uint32_t code = code_point();
       return CharSet({{code, code}});
-    }(); }
+    }();
+  }
 
   CharSet char_class() {
     const bool negated = take("^");
@@ -269,7 +308,9 @@ class PatternParser {
       if (more() && peek() == '-' && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
         ++at_;
         const CharSet last = class_item();
-        const auto is_single = [](const CharSet& s) { return s.ranges().size() == 1 && s.ranges()[0].first == s.ranges()[0].second; };
+        const auto is_single = [](const CharSet& s) {
+          return s.ranges().size() == 1 && s.ranges()[0].first == s.ranges()[0].second;
+        };
         if (!is_single(first) || !is_single(last)) fail("a range between classes");
         if (first.ranges()[0].first > last.ranges()[0].first) fail("a range that runs backwards");
         set = set | CharSet({{first.ranges()[0].first, last.ranges()[0].first}});

@@ -14,10 +14,10 @@ struct PatternGrammar {
   std::optional<size_t> most;  // nothing: no limit
 };
 
-// ECMA 262 patterns as JSON Schema uses them (a search, so that without ^ and $ anything may stand around): literals, classes, \d \w \s
-// and their opposites (ASCII), dot, groups, alternatives, quantifiers, ^ and $ at the ends of the whole pattern or of its
-// alternatives. Throws Error with `where` for the rest: look-around, back references, \b, \p, anchors inside.
-// `any_char` is the rule for one character of a JSON string.
+// ECMA 262 patterns as JSON Schema uses them (a search, so that without ^ and $ anything may stand around): literals,
+// classes, \d \w \s and their opposites (ASCII), dot, groups, alternatives, quantifiers, ^ and $ at the ends of the
+// whole pattern or of its alternatives. Throws Error with `where` for the rest: look-around, back references, \b, \p,
+// anchors inside. `any_char` is the rule for one character of a JSON string.
 PatternGrammar pattern_to_grammar(std::string_view pattern, const std::string& any_char, std::string_view where);
 
 }  // namespace thimble

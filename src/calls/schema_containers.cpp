@@ -1,9 +1,9 @@
 // The arrays and objects of SchemaConverter.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "calls/schema_converter.h"
 #include "calls/validate.h"
@@ -29,7 +29,8 @@ SchemaConverter::Expression SchemaConverter::convert_array(const Json& schema, c
   const Json prefix = schema.value("prefixItems", Json::array());
   const Json items = schema.contains("items") ? schema["items"] : Json(true);
   if (schema.value("uniqueItems", false) && (!high || *high > 1)) {
-    if (!prefix.empty()) fail(place, "the schema keyword \"uniqueItems\" can't be used to constrain answers beside \"prefixItems\"");
+    if (!prefix.empty())
+      fail(place, "the schema keyword \"uniqueItems\" can't be used to constrain answers beside \"prefixItems\"");
     return convert_unique(items, low, high, place);
   }
   Expression rest = convert(items, place + "/items", depth + 1);
@@ -53,9 +54,11 @@ SchemaConverter::Expression SchemaConverter::convert_array(const Json& schema, c
     const size_t fewest = low > fixed.size() ? low - fixed.size() : 0;
     const std::optional<size_t> largest = high ? std::optional(*high - fixed.size()) : std::nullopt;
     if (fixed.empty()) {
-      const std::string more = repeat(fewest > 0 ? fewest - 1 : 0, largest ? std::optional(*largest - 1) : std::nullopt);
+      const std::string more =
+          repeat(fewest > 0 ? fewest - 1 : 0, largest ? std::optional(*largest - 1) : std::nullopt);
       const std::string list = fmt::format("{} (\", \" {}){}", *rest, *rest, more);
-      return grammar_.add("array", fewest > 0 ? fmt::format("\"[\" {} \"]\"", list) : fmt::format("\"[\" ({})? \"]\"", list));
+      return grammar_.add("array",
+                          fewest > 0 ? fmt::format("\"[\" {} \"]\"", list) : fmt::format("\"[\" ({})? \"]\"", list));
     }
     after = fmt::format("(\", \" {}){}", *rest, repeat(fewest, largest));
   }
@@ -79,11 +82,14 @@ SchemaConverter::Expression SchemaConverter::convert_unique(const Json& items, s
     const SchemaValidator validator(*target, document_, where_ + ": " + place);
     for (const Json& value : (*target)["enum"]) {
       const std::string text = quote_literal(write_json(value));
-      if (validator.accepts(value) && std::find(values.begin(), values.end(), text) == values.end()) values.push_back(text);
+      if (validator.accepts(value) && std::find(values.begin(), values.end(), text) == values.end())
+        values.push_back(text);
     }
   }
   if (values.empty() || values.size() > kMostUnique) {
-    fail(place, "the schema keyword \"uniqueItems\" can't be used to constrain answers but over an \"enum\" of up to eight values");
+    fail(place,
+         "the schema keyword \"uniqueItems\" can't be used to constrain answers but over an \"enum\" of up to eight "
+         "values");
   }
   const size_t most = std::min(high.value_or(values.size()), values.size());
   if (most < low) return std::nullopt;
@@ -95,7 +101,8 @@ SchemaConverter::Expression SchemaConverter::convert_unique(const Json& items, s
     std::string body = count >= low ? "\"\"" : "";
     for (size_t i = 0; i < values.size() && count < most; ++i) {
       if (used >> i & 1) continue;
-      body += fmt::format("{}{}{} {}", body.empty() ? "" : " | ", used == 0 ? "" : "\", \" ", values[i], rule[used | size_t{1} << i]);
+      body += fmt::format("{}{}{} {}", body.empty() ? "" : " | ", used == 0 ? "" : "\", \" ", values[i],
+                          rule[used | size_t{1} << i]);
     }
     rule[used] = grammar_.add("unique", body);
   }
@@ -118,7 +125,9 @@ SchemaConverter::Expression SchemaConverter::convert_object(const Json& schema, 
   const auto add_member = [&](const std::string& name, const Json& value, const std::string& at) {
     named.push_back(name);
     const auto e = convert(value, at, depth + 1);
-    if (e) members.push_back({fmt::format("{} {}", quote_literal(write_json_string(name) + ": "), *e), required.contains(name)});
+    if (e)
+      members.push_back(
+          {fmt::format("{} {}", quote_literal(write_json_string(name) + ": "), *e), required.contains(name)});
     return e || !required.contains(name);
   };
   for (const auto& [name, value] : properties.items()) {
@@ -131,10 +140,13 @@ SchemaConverter::Expression SchemaConverter::convert_object(const Json& schema, 
   }
   // Counts hold by themselves or not at all.
   const Expression other = closed ? std::nullopt : convert(others, place + "/additionalProperties", depth + 1);
-  if (schema.contains("minProperties") && schema["minProperties"].get<double>() > static_cast<double>(required.size())) {
-    fail(place, "the schema keyword \"minProperties\" can't be used to constrain answers; list the names in \"required\"");
+  if (schema.contains("minProperties") &&
+      schema["minProperties"].get<double>() > static_cast<double>(required.size())) {
+    fail(place,
+         "the schema keyword \"minProperties\" can't be used to constrain answers; list the names in \"required\"");
   }
-  if (schema.contains("maxProperties") && (other || schema["maxProperties"].get<double>() < static_cast<double>(members.size()))) {
+  if (schema.contains("maxProperties") &&
+      (other || schema["maxProperties"].get<double>() < static_cast<double>(members.size()))) {
     fail(place, "the schema keyword \"maxProperties\" can't be used to constrain answers");
   }
   if (members.empty() && other && named.empty()) {
@@ -160,7 +172,8 @@ SchemaConverter::Expression SchemaConverter::convert_object(const Json& schema, 
   return grammar_.add("object", fmt::format("\"{{\" {} \"}}\"", first));
 }
 
-// A key in quotes that is none of the named ones: a tree over their characters, with a way out wherever a key departs from all of them.
+// A key in quotes that is none of the named ones: a tree over their characters, with a way out wherever a key departs
+// from all of them.
 std::string SchemaConverter::other_name(const std::vector<std::string>& named) {
   // Characters as they are written inside the quotes; escapes count as one.
   std::set<std::vector<std::string>> keys;
@@ -183,7 +196,8 @@ std::string SchemaConverter::other_name(const std::vector<std::string>& named) {
   const std::function<std::string(const std::vector<std::string>&)> node = [&](const std::vector<std::string>& prefix) {
     std::set<std::string> children;
     for (const auto& key : keys) {
-      if (key.size() > prefix.size() && std::equal(prefix.begin(), prefix.end(), key.begin())) children.insert(key[prefix.size()]);
+      if (key.size() > prefix.size() && std::equal(prefix.begin(), prefix.end(), key.begin()))
+        children.insert(key[prefix.size()]);
     }
     std::vector<CharSet::Range> taken;
     std::vector<std::string> alternatives;
@@ -194,7 +208,8 @@ std::string SchemaConverter::other_name(const std::vector<std::string>& named) {
       longer.push_back(unit);
       alternatives.push_back(fmt::format("{} {}", json_char(CharSet({range})), node(longer)));
     }
-    alternatives.push_back(fmt::format("{} {}* \"\\\"\"", json_char(CharSet::all().without(CharSet(taken))), rules_.any_char()));
+    alternatives.push_back(
+        fmt::format("{} {}* \"\\\"\"", json_char(CharSet::all().without(CharSet(taken))), rules_.any_char()));
     if (!keys.contains(prefix)) alternatives.push_back("\"\\\"\"");
     return grammar_.add("name", fmt::format("{}", fmt::join(alternatives, " | ")));
   };

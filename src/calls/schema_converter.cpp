@@ -1,9 +1,9 @@
 #include "calls/schema_converter.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "calls/schema_merge.h"
 #include "calls/validate.h"
@@ -39,7 +39,8 @@ std::string JsonRules::once(const char* name, const std::function<std::string()>
   return rule;
 }
 
-// What write_json writes, without surrogates, which are not UTF-8: control characters as their short escape where JSON has one, else \u00XX.
+// What write_json writes, without surrogates, which are not UTF-8: control characters as their short escape where JSON
+// has one, else \u00XX.
 std::string JsonRules::any_char() {
   return once("char", [] {
     return std::string(
@@ -100,8 +101,8 @@ SchemaConverter::Expression SchemaConverter::convert(const Json& unresolved, con
   if (schema.contains("$ref")) {
     const std::string reference = schema["$ref"];
     if (schema.size() == 1) return convert_reference(reference, place, depth);
-    Json merged = merge_schemas(without_annotations(resolve_reference(document_, reference, where_)), without(schema, "$ref"),
-                                where_ + ": " + place);
+    Json merged = merge_schemas(without_annotations(resolve_reference(document_, reference, where_)),
+                                without(schema, "$ref"), where_ + ": " + place);
     return convert(merged, place, depth + 1);
   }
   if (schema.contains("allOf")) {
@@ -110,7 +111,8 @@ SchemaConverter::Expression SchemaConverter::convert(const Json& unresolved, con
       Json sub = part.is_boolean() ? part : without_annotations(part);
       for (int i = 0; sub.is_object() && sub.contains("$ref") && i < kMostDepth; ++i) {
         const Json& target = resolve_reference(document_, sub["$ref"].get<std::string>(), where_);
-        sub = merge_schemas(target.is_boolean() ? target : without_annotations(target), without(sub, "$ref"), where_ + ": " + place);
+        sub = merge_schemas(target.is_boolean() ? target : without_annotations(target), without(sub, "$ref"),
+                            where_ + ": " + place);
       }
       if (sub.is_object() && sub.contains("oneOf")) {
         sub = merge_schemas(without(sub, "oneOf"), Json{{"anyOf", sub["oneOf"]}}, where_ + ": " + place);
@@ -125,7 +127,8 @@ SchemaConverter::Expression SchemaConverter::convert(const Json& unresolved, con
     for (size_t i = 0; i < schema["anyOf"].size(); ++i) {
       const Json& part = schema["anyOf"][i];
       const Json merged = rest.empty() ? part : merge_schemas(rest, part, where_ + ": " + place);
-      if (auto e = convert(merged, fmt::format("{}/anyOf/{}", place, i), depth + 1)) alternatives.push_back(std::move(*e));
+      if (auto e = convert(merged, fmt::format("{}/anyOf/{}", place, i), depth + 1))
+        alternatives.push_back(std::move(*e));
     }
   } else {
     refuse_unenforced(schema, place);
@@ -138,7 +141,8 @@ SchemaConverter::Expression SchemaConverter::convert(const Json& unresolved, con
   return grammar_.add("choice", fmt::format("{}", fmt::join(alternatives, " | ")));
 }
 
-SchemaConverter::Expression SchemaConverter::convert_reference(const std::string& reference, const std::string& place, int depth) {
+SchemaConverter::Expression SchemaConverter::convert_reference(const std::string& reference, const std::string& place,
+                                                               int depth) {
   const Json& target = resolve_reference(document_, reference, where_ + ": " + place);
   if (const auto found = references_.find(reference); found != references_.end()) return found->second;
   const std::string rule = grammar_.reserve("ref");
@@ -184,9 +188,11 @@ std::vector<std::string> SchemaConverter::types_of(const Json& schema, const std
   for (const auto& [key, value] : schema.items()) {
     if (key == "minLength" || key == "maxLength" || key == "pattern") {
       implied.insert("string");
-    } else if (key == "items" || key == "prefixItems" || key == "minItems" || key == "maxItems" || key == "uniqueItems") {
+    } else if (key == "items" || key == "prefixItems" || key == "minItems" || key == "maxItems" ||
+               key == "uniqueItems") {
       implied.insert("array");
-    } else if (key == "properties" || key == "required" || key == "additionalProperties" || key.ends_with("Properties")) {
+    } else if (key == "properties" || key == "required" || key == "additionalProperties" ||
+               key.ends_with("Properties")) {
       implied.insert("object");
     } else {
       implied.insert("number");
@@ -196,8 +202,8 @@ std::vector<std::string> SchemaConverter::types_of(const Json& schema, const std
   return {*implied.begin()};
 }
 
-SchemaConverter::Expression SchemaConverter::convert_type(const std::string& type, const Json& schema, const std::string& place,
-                                                          int depth) {
+SchemaConverter::Expression SchemaConverter::convert_type(const std::string& type, const Json& schema,
+                                                          const std::string& place, int depth) {
   if (type == "null") return "\"null\"";
   if (type == "boolean") return rules_.boolean();
   if (type == "string") return convert_string(schema, place);
@@ -208,10 +214,14 @@ SchemaConverter::Expression SchemaConverter::convert_type(const std::string& typ
 
 // Keywords that validation knows but a grammar can't hold to.
 void SchemaConverter::refuse_unenforced(const Json& schema, const std::string& place) const {
-  for (const char* key : {"not", "if", "then", "else", "contains", "minContains", "maxContains", "patternProperties", "propertyNames",
-                          "dependentRequired", "dependentSchemas"}) {
+  for (const char* key : {"not", "if", "then", "else", "contains", "minContains", "maxContains", "patternProperties",
+                          "propertyNames", "dependentRequired", "dependentSchemas"}) {
     if (schema.contains(key)) {
-      fail(place, fmt::format("the schema keyword \"{}\" can't be used to constrain answers; leave it out or put it beside an \"enum\"", key));
+      fail(
+          place,
+          fmt::format(
+              "the schema keyword \"{}\" can't be used to constrain answers; leave it out or put it beside an \"enum\"",
+              key));
     }
   }
 }

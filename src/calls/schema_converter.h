@@ -17,14 +17,14 @@ class JsonRules {
   explicit JsonRules(GrammarText& grammar) : grammar_(grammar) {}
 
   GrammarText& grammar() { return grammar_; }
-  std::string any_char();   // one character inside a string
-  std::string string();     // any string
+  std::string any_char();  // one character inside a string
+  std::string string();    // any string
   std::string number();
   std::string integer();
   std::string boolean();
-  std::string value();      // any value
-  std::string object();     // any object
-  std::string array();      // any array
+  std::string value();   // any value
+  std::string object();  // any object
+  std::string array();   // any array
 
  private:
   std::string once(const char* name, const std::function<std::string()>& body);
@@ -33,8 +33,8 @@ class JsonRules {
   std::map<std::string, std::string> names_;
 };
 
-// Converts one schema document; the work behind SchemaGrammar::add. Every function gives the EBNF expression of the values of a schema,
-// or nothing where no value is valid.
+// Converts one schema document; the work behind SchemaGrammar::add. Every function gives the EBNF expression of the
+// values of a schema, or nothing where no value is valid.
 class SchemaConverter {
  public:
   using Expression = std::optional<std::string>;

@@ -1,9 +1,9 @@
 #include "calls/schema_grammar.h"
 
+#include <fmt/format.h>
+
 #include "calls/schema_converter.h"
 #include "core/error.h"
-
-#include <fmt/format.h>
 
 namespace thimble {
 

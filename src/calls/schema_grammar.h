@@ -9,16 +9,16 @@
 
 namespace thimble {
 
-// JSON Schema to EBNF: a grammar whose texts are values in the form of write_json, each of which the schema accepts. The
-// form is fixed to the byte (", " and ": ", properties in the order of the schema, optional ones left out or not, then additional ones, no
-// needless escapes), so that what is trained and what may be generated are the same text.
+// JSON Schema to EBNF: a grammar whose texts are values in the form of write_json, each of which the schema accepts.
+// The form is fixed to the byte (", " and ": ", properties in the order of the schema, optional ones left out or not,
+// then additional ones, no needless escapes), so that what is trained and what may be generated are the same text.
 //
-// Exact: type (also a list of them), enum and const (their values are first sifted by the rest of the schema), properties, required,
-// additionalProperties, items, prefixItems, minItems, maxItems, uniqueItems over up to eight listed values, minLength, maxLength, pattern (a
-// subset: pattern_grammar.h), minimum, maximum and their exclusive forms for integers and numbers, multipleOf for a bounded integer,
-// anyOf, allOf, $ref and $defs with recursion.
-// Narrower than the schema: an object that lists properties and is silent about additionalProperties gets none; without `type` but with
-// keywords of one type, that type; integers have at most 18 digits, numbers with bounds no exponent.
+// Exact: type (also a list of them), enum and const (their values are first sifted by the rest of the schema),
+// properties, required, additionalProperties, items, prefixItems, minItems, maxItems, uniqueItems over up to eight
+// listed values, minLength, maxLength, pattern (a subset: pattern_grammar.h), minimum, maximum and their exclusive
+// forms for integers and numbers, multipleOf for a bounded integer, anyOf, allOf, $ref and $defs with recursion.
+// Narrower than the schema: an object that lists properties and is silent about additionalProperties gets none; without
+// `type` but with keywords of one type, that type; integers have at most 18 digits, numbers with bounds no exponent.
 // Wider: oneOf is taken as anyOf, additional property names can repeat; validate what comes out.
 // format asserts nothing. Everything else is refused with Error that names keyword and place.
 class SchemaGrammar {

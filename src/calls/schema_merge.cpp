@@ -1,10 +1,10 @@
 #include "calls/schema_merge.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 #include <string>
-
-#include <fmt/format.h>
 
 #include "calls/validate.h"
 #include "core/error.h"
@@ -16,11 +16,14 @@ constexpr size_t kMostAlternatives = 256;
 
 Json common_types(const Json& a, const Json& b) {
   const auto list = [](const Json& types) { return types.is_array() ? types : Json::array({types}); };
-  const auto has = [](const Json& types, const char* name) { return std::find(types.begin(), types.end(), name) != types.end(); };
+  const auto has = [](const Json& types, const char* name) {
+    return std::find(types.begin(), types.end(), name) != types.end();
+  };
   const Json left = list(a), right = list(b);
   Json both = Json::array();
   for (const Json& type : left) {
-    if (std::find(right.begin(), right.end(), type) != right.end() || (type == "integer" && has(right, "number"))) both.push_back(type);
+    if (std::find(right.begin(), right.end(), type) != right.end() || (type == "integer" && has(right, "number")))
+      both.push_back(type);
     if (type == "number" && has(right, "integer") && !has(left, "integer")) both.push_back("integer");
   }
   return both.size() == 1 ? both[0] : both;
@@ -52,13 +55,16 @@ class Merger {
   Json combine(const std::string& key, const Json& a, const Json& b, int depth) const {
     if (same_json(a, b) || is_annotation(key)) return a;
     if (key == "type") return common_types(a, b);
-    if (key == "minimum" || key == "exclusiveMinimum" || key.starts_with("min")) return compare_numbers(a, b) < 0 ? b : a;
-    if (key == "maximum" || key == "exclusiveMaximum" || key.starts_with("max")) return compare_numbers(a, b) > 0 ? b : a;
+    if (key == "minimum" || key == "exclusiveMinimum" || key.starts_with("min"))
+      return compare_numbers(a, b) < 0 ? b : a;
+    if (key == "maximum" || key == "exclusiveMaximum" || key.starts_with("max"))
+      return compare_numbers(a, b) > 0 ? b : a;
     if (key == "uniqueItems") return a.get<bool>() || b.get<bool>();
     if (key == "enum") {
       Json both = Json::array();
       for (const Json& value : a) {
-        if (std::any_of(b.begin(), b.end(), [&](const Json& other) { return same_json(value, other); })) both.push_back(value);
+        if (std::any_of(b.begin(), b.end(), [&](const Json& other) { return same_json(value, other); }))
+          both.push_back(value);
       }
       return both;
     }
@@ -75,14 +81,16 @@ class Merger {
       return both;
     }
     if (key == "anyOf") {
-      if (a.size() * b.size() > kMostAlternatives) throw Error(fmt::format("{}: anyOf has too many combinations.", where_));
+      if (a.size() * b.size() > kMostAlternatives)
+        throw Error(fmt::format("{}: anyOf has too many combinations.", where_));
       Json both = Json::array();
       for (const Json& left : a) {
         for (const Json& right : b) both.push_back(merge(left, right, depth + 1));
       }
       return both;
     }
-    throw Error(fmt::format("{}: two different \"{}\" at one place can't be combined to constrain answers.", where_, key));
+    throw Error(
+        fmt::format("{}: two different \"{}\" at one place can't be combined to constrain answers.", where_, key));
   }
 
   // A property of one side that the other does not name is under the other's additionalProperties.
@@ -118,7 +126,8 @@ class Merger {
     const Json& right_rest = b.contains("items") ? b["items"] : anything;
     Json prefix = Json::array();
     for (size_t i = 0; i < std::max(left.size(), right.size()); ++i) {
-      prefix.push_back(merge(i < left.size() ? left[i] : left_rest, i < right.size() ? right[i] : right_rest, depth + 1));
+      prefix.push_back(
+          merge(i < left.size() ? left[i] : left_rest, i < right.size() ? right[i] : right_rest, depth + 1));
     }
     if (!prefix.empty()) result["prefixItems"] = std::move(prefix);
     if (a.contains("items") || b.contains("items")) result["items"] = merge(left_rest, right_rest, depth + 1);

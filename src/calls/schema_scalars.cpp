@@ -1,7 +1,7 @@
 // The strings and numbers of SchemaConverter.
-#include <cmath>
-
 #include <fmt/format.h>
+
+#include <cmath>
 
 #include "calls/number_grammar.h"
 #include "calls/pattern_grammar.h"
@@ -26,8 +26,10 @@ SchemaConverter::Expression SchemaConverter::convert_string(const Json& schema, 
     const PatternGrammar inside = pattern_to_grammar(pattern, rules_.any_char(), where_ + ": " + place);
     // Lengths are held to only where the pattern does it by itself.
     if (inside.fewest < low || (high && (!inside.most || *inside.most > *high))) {
-      fail(place, fmt::format("the pattern \"{}\" matches other lengths than minLength and maxLength allow; write the lengths into it",
-                              pattern));
+      fail(place,
+           fmt::format(
+               "the pattern \"{}\" matches other lengths than minLength and maxLength allow; write the lengths into it",
+               pattern));
     }
     return grammar_.add("pattern", fmt::format(R"("\"" {} "\"")", inside.expression));
   }
@@ -41,7 +43,8 @@ SchemaConverter::Expression SchemaConverter::convert_string(const Json& schema, 
 }
 
 SchemaConverter::Expression SchemaConverter::convert_number(const Json& schema, bool whole, const std::string& place) {
-  const auto bound = [&](const char* inclusive, const char* exclusive, bool lower) -> std::optional<std::pair<Json, bool>> {
+  const auto bound = [&](const char* inclusive, const char* exclusive,
+                         bool lower) -> std::optional<std::pair<Json, bool>> {
     std::optional<std::pair<Json, bool>> result;
     if (schema.contains(inclusive)) result.emplace(schema[inclusive], false);
     if (schema.contains(exclusive)) {
@@ -53,7 +56,8 @@ SchemaConverter::Expression SchemaConverter::convert_number(const Json& schema, 
   const auto low = bound("minimum", "exclusiveMinimum", true);
   const auto high = bound("maximum", "exclusiveMaximum", false);
   if (schema.contains("multipleOf") && !(whole && is_whole(schema["multipleOf"]))) {
-    fail(place, "the schema keyword \"multipleOf\" can't be used to constrain answers but for integers between two bounds");
+    fail(place,
+         "the schema keyword \"multipleOf\" can't be used to constrain answers but for integers between two bounds");
   }
   if (!whole) {
     if (!low && !high) return rules_.number();
@@ -62,7 +66,8 @@ SchemaConverter::Expression SchemaConverter::convert_number(const Json& schema, 
       const double value = b->first.get<double>();
       if (std::fabs(value) >= 1e18 && (value < 0) == lower) return std::nullopt;  // beyond all 18-digit numbers
       const auto text = decimal_of(value);
-      if (!text) fail(place, fmt::format("the bound {} has too many digits to constrain answers", write_json(b->first)));
+      if (!text)
+        fail(place, fmt::format("the bound {} has too many digits to constrain answers", write_json(b->first)));
       return Bound{*text, b->second};
     };
     const auto e = number_range(decimal(low, true), decimal(high, false));
@@ -89,7 +94,9 @@ SchemaConverter::Expression SchemaConverter::convert_number(const Json& schema, 
   if (schema.contains("multipleOf") && compare_numbers(schema["multipleOf"], 1) != 0) {
     const auto step = static_cast<long long>(schema["multipleOf"].get<double>());
     if (!from || !to || (*to - *from) / step > kMostListed) {
-      fail(place, "the schema keyword \"multipleOf\" can't be used to constrain answers but for integers between two near bounds");
+      fail(place,
+           "the schema keyword \"multipleOf\" can't be used to constrain answers but for integers between two near "
+           "bounds");
     }
     std::string body;
     for (long long value = *from - ((*from % step) + step) % step; value <= *to; value += step) {

@@ -1,11 +1,11 @@
 #include "calls/tool.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <unordered_map>
-
-#include <fmt/format.h>
 
 #include "core/error.h"
 

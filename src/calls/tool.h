@@ -23,9 +23,9 @@ struct Tool {
 std::vector<Tool> tools_from_json(const Json& list, std::string_view where);
 std::vector<Tool> parse_tools(std::string_view text, std::string_view where);
 
-Json tool_to_json(const Tool& tool);                       // OpenAI's form
-Json tools_to_json(std::span<const Tool> tools);           // the list of them
-std::string tools_to_text(std::span<const Tool> tools);    // one JSON text a line, as prompts show them
+Json tool_to_json(const Tool& tool);                     // OpenAI's form
+Json tools_to_json(std::span<const Tool> tools);         // the list of them
+std::string tools_to_text(std::span<const Tool> tools);  // one JSON text a line, as prompts show them
 const Tool* find_tool(std::span<const Tool> tools, std::string_view name);  // nullptr where there is none
 
 // The arguments as they are written in training targets: properties in the schema's order (also in nested objects and

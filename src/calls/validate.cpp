@@ -1,53 +1,16 @@
 #include "calls/validate.h"
 
-#include <algorithm>
-#include <cmath>
-#include <functional>
-#include <set>
-#include <unordered_map>
-
 #include <fmt/format.h>
 
-#include "calls/pattern.h"
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "calls/schema_inspector.h"
 #include "core/error.h"
 
 namespace thimble {
 namespace {
-
-// What a keyword's value must look like.
-enum class Shape { kAnything, kSchema, kSchemas, kSchemaMap, kPatternMap, kNumber, kPositive, kCount, kPattern, kBoolean,
-                   kNames, kNamesMap, kTypes, kList, kReference, kText, kNotSupported };
-
-const std::unordered_map<std::string_view, Shape>& keywords() {
-  static const std::unordered_map<std::string_view, Shape> table = {
-      {"type", Shape::kTypes}, {"enum", Shape::kList}, {"const", Shape::kAnything},
-      {"multipleOf", Shape::kPositive}, {"minimum", Shape::kNumber}, {"maximum", Shape::kNumber},
-      {"exclusiveMinimum", Shape::kNumber}, {"exclusiveMaximum", Shape::kNumber},
-      {"minLength", Shape::kCount}, {"maxLength", Shape::kCount}, {"pattern", Shape::kPattern},
-      {"minItems", Shape::kCount}, {"maxItems", Shape::kCount}, {"uniqueItems", Shape::kBoolean},
-      {"prefixItems", Shape::kSchemas}, {"items", Shape::kSchema}, {"contains", Shape::kSchema},
-      {"minContains", Shape::kCount}, {"maxContains", Shape::kCount},
-      {"minProperties", Shape::kCount}, {"maxProperties", Shape::kCount}, {"required", Shape::kNames},
-      {"properties", Shape::kSchemaMap}, {"patternProperties", Shape::kPatternMap}, {"additionalProperties", Shape::kSchema},
-      {"propertyNames", Shape::kSchema}, {"dependentRequired", Shape::kNamesMap}, {"dependentSchemas", Shape::kSchemaMap},
-      {"allOf", Shape::kSchemas}, {"anyOf", Shape::kSchemas}, {"oneOf", Shape::kSchemas}, {"not", Shape::kSchema},
-      {"if", Shape::kSchema}, {"then", Shape::kSchema}, {"else", Shape::kSchema},
-      {"$ref", Shape::kReference}, {"$defs", Shape::kSchemaMap}, {"definitions", Shape::kSchemaMap},
-      {"$schema", Shape::kText}, {"$id", Shape::kText}, {"$comment", Shape::kText}, {"title", Shape::kText},
-      {"description", Shape::kText}, {"default", Shape::kAnything}, {"examples", Shape::kAnything},
-      {"deprecated", Shape::kBoolean}, {"readOnly", Shape::kBoolean}, {"writeOnly", Shape::kBoolean},
-      {"format", Shape::kText}, {"contentEncoding", Shape::kText}, {"contentMediaType", Shape::kText},
-      {"contentSchema", Shape::kSchema},
-      {"$anchor", Shape::kNotSupported}, {"$dynamicRef", Shape::kNotSupported}, {"$dynamicAnchor", Shape::kNotSupported},
-      {"$vocabulary", Shape::kNotSupported}, {"unevaluatedItems", Shape::kNotSupported},
-      {"unevaluatedProperties", Shape::kNotSupported}};
-  return table;
-}
-
-const std::set<std::string_view>& type_names() {
-  static const std::set<std::string_view> names = {"string", "integer", "number", "boolean", "null", "object", "array"};
-  return names;
-}
 
 bool has_type(const Json& value, std::string_view type) {
   if (type == "integer") return is_whole(value);
@@ -68,136 +31,9 @@ bool is_multiple(const Json& value, const Json& step) {
   return std::fabs(quotient - std::round(quotient)) <= 1e-9 * std::max(1.0, std::fabs(quotient)) * 1e-3;
 }
 
-std::string escaped(std::string_view key) {  // for a JSON pointer, RFC 6901
-  std::string out;
-  for (const char c : key) out += c == '~' ? "~0" : c == '/' ? "~1" : std::string(1, c);
-  return out;
-}
-
-std::string brief(const Json& value) {
-  std::string text = write_json(value);
-  if (text.size() > 80) text = text.substr(0, 77) + "...";
-  return text;
-}
-
-}  // namespace
-
-struct SchemaValidator::Parts {
-  Json schema;
-  Json root;            // used where references mean another document than the schema itself
-  bool own_root = true;
-  std::string where;
-  std::map<std::string, Pattern, std::less<>> patterns;
-  std::set<const Json*> seen;
-
-  const Json& document() const { return own_root ? schema : root; }
-
-  // At construction: every keyword is known and well formed.
-  void inspect(const Json& s, const std::string& place, bool at_root) {
-    if (s.is_boolean() || !seen.insert(&s).second) return;
-    if (!s.is_object()) throw Error(fmt::format("{}: {}: a schema must be an object, true or false.", where, place));
-    for (const auto& [key, value] : s.items()) inspect_keyword(key, value, place, at_root);
-  }
-
-  [[noreturn]] void malformed(const std::string& place, const std::string& key, const char* must) const {
-    throw Error(fmt::format("{}: {}: \"{}\" must be {}.", where, place, key, must));
-  }
-
-  void inspect_names(const Json& names, const std::string& place, const std::string& key) const {
-    if (!names.is_array()) malformed(place, key, "a list of names");
-    for (const Json& name : names) {
-      if (!name.is_string()) malformed(place, key, "a list of names");
-    }
-  }
-
-  void inspect_keyword(const std::string& key, const Json& value, const std::string& place, bool at_root) {
-    const auto known = keywords().find(key);
-    const std::string below = fmt::format("{}/{}", place, escaped(key));
-    if (known == keywords().end()) {
-      const char* hint = key == "nullable" ? "; write \"type\": [..., \"null\"] instead" : "";
-      throw Error(fmt::format("{}: {}: unknown schema keyword \"{}\"{}.", where, place, key, hint));
-    }
-    switch (known->second) {
-      case Shape::kNotSupported:
-        throw Error(fmt::format("{}: {}: the schema keyword \"{}\" is not supported.", where, place, key));
-      case Shape::kSchema: inspect(value, below, false); break;
-      case Shape::kSchemas:
-        if (!value.is_array() || value.empty()) malformed(place, key, "a list of schemas");
-        for (size_t i = 0; i < value.size(); ++i) inspect(value[i], fmt::format("{}/{}", below, i), false);
-        break;
-      case Shape::kPatternMap:
-      case Shape::kSchemaMap:
-        if (!value.is_object()) malformed(place, key, "an object of schemas");
-        for (const auto& [name, s] : value.items()) {
-          if (known->second == Shape::kPatternMap) add_pattern(name, below);
-          inspect(s, below + "/" + escaped(name), false);
-        }
-        break;
-      case Shape::kPositive:
-        if (!value.is_number() || value.get<double>() <= 0) malformed(place, key, "a number above 0");
-        break;
-      case Shape::kNumber:
-        if (!value.is_number()) malformed(place, key, "a number");
-        break;
-      case Shape::kCount:
-        if (!value.is_number() || !is_whole(value) || value.get<double>() < 0 || value.get<double>() > 1e15) {
-          malformed(place, key, "a whole number, 0 or more");
-        }
-        break;
-      case Shape::kPattern:
-        if (!value.is_string()) malformed(place, key, "a regular expression");
-        add_pattern(value.get<std::string>(), below);
-        break;
-      case Shape::kBoolean:
-        if (!value.is_boolean()) malformed(place, key, "true or false");
-        break;
-      case Shape::kNames: inspect_names(value, place, key); break;
-      case Shape::kNamesMap:
-        if (!value.is_object()) malformed(place, key, "an object of lists of names");
-        for (const auto& [name, names] : value.items()) inspect_names(names, below, name);
-        break;
-      case Shape::kTypes: {
-        const Json list = value.is_array() ? value : Json::array({value});
-        if (list.empty()) malformed(place, key, "a type or a list of types");
-        for (const Json& type : list) {
-          if (!type.is_string() || !type_names().contains(type.get_ref<const std::string&>())) {
-            malformed(place, key, "string, integer, number, boolean, null, object or array, or a list of them");
-          }
-        }
-        break;
-      }
-      case Shape::kList:
-        if (!value.is_array()) malformed(place, key, "a list");
-        break;
-      case Shape::kReference: {
-        if (!value.is_string()) malformed(place, key, "a reference");
-        const std::string& reference = value.get_ref<const std::string&>();
-        inspect(resolve_reference(document(), reference, where + ": " + place), reference, reference == "#");
-        break;
-      }
-      case Shape::kText:
-        if (!value.is_string()) malformed(place, key, "a string");
-        if (key == "$schema" && value.get_ref<const std::string&>().find("//json-schema.org/") == std::string::npos) {
-          throw Error(fmt::format("{}: {}: \"$schema\" {} is not supported.", where, place, brief(value)));
-        }
-        if (key == "$id" && !at_root) {
-          throw Error(fmt::format("{}: {}: \"$id\" below the root is not supported.", where, place));
-        }
-        break;
-      case Shape::kAnything: break;
-    }
-  }
-
-  void add_pattern(const std::string& text, const std::string& place) {
-    if (!patterns.contains(text)) patterns.emplace(text, Pattern(text, where + ": " + place));
-  }
-};
-
-namespace {
-
 class Checker {
  public:
-  Checker(const Json& root, const std::map<std::string, Pattern, std::less<>>& patterns, const std::string& where)
+  Checker(const Json& root, const Patterns& patterns, const std::string& where)
       : root_(root), patterns_(patterns), where_(where) {}
 
   void check(const Json& s, const Json& value, const std::string& place, std::vector<SchemaProblem>& problems) {
@@ -240,15 +76,16 @@ class Checker {
                                           : std::any_of(type->begin(), type->end(), [&](const Json& t) {
                                               return has_type(value, t.get_ref<const std::string&>());
                                             });
-      if (!fits) problems.push_back({place, fmt::format("{} must be of type {}", brief(value), write_json(*type))});
+      if (!fits)
+        problems.push_back({place, fmt::format("{} must be of type {}", brief_json(value), write_json(*type))});
     }
     if (const auto list = s.find("enum"); list != s.end()) {
       if (std::none_of(list->begin(), list->end(), [&](const Json& v) { return same_json(v, value); })) {
-        problems.push_back({place, fmt::format("{} must be one of {}", brief(value), write_json(*list))});
+        problems.push_back({place, fmt::format("{} must be one of {}", brief_json(value), write_json(*list))});
       }
     }
     if (const auto constant = s.find("const"); constant != s.end() && !same_json(*constant, value)) {
-      problems.push_back({place, fmt::format("{} must be {}", brief(value), write_json(*constant))});
+      problems.push_back({place, fmt::format("{} must be {}", brief_json(value), write_json(*constant))});
     }
   }
 
@@ -258,17 +95,19 @@ class Checker {
     }
     if (const auto any = s.find("anyOf"); any != s.end()) {
       if (std::none_of(any->begin(), any->end(), [&](const Json& sub) { return accepts(sub, value, place); })) {
-        problems.push_back({place, fmt::format("{} fits no alternative of anyOf", brief(value))});
+        problems.push_back({place, fmt::format("{} fits no alternative of anyOf", brief_json(value))});
       }
     }
     if (const auto one = s.find("oneOf"); one != s.end()) {
-      const auto fitting = std::count_if(one->begin(), one->end(), [&](const Json& sub) { return accepts(sub, value, place); });
+      const auto fitting =
+          std::count_if(one->begin(), one->end(), [&](const Json& sub) { return accepts(sub, value, place); });
       if (fitting != 1) {
-        problems.push_back({place, fmt::format("{} fits {} alternatives of oneOf instead of one", brief(value), fitting)});
+        problems.push_back(
+            {place, fmt::format("{} fits {} alternatives of oneOf instead of one", brief_json(value), fitting)});
       }
     }
     if (const auto no = s.find("not"); no != s.end() && accepts(*no, value, place)) {
-      problems.push_back({place, fmt::format("{} fits what \"not\" forbids", brief(value))});
+      problems.push_back({place, fmt::format("{} fits what \"not\" forbids", brief_json(value))});
     }
     if (const auto condition = s.find("if"); condition != s.end()) {
       const auto branch = s.find(accepts(*condition, value, place) ? "then" : "else");
@@ -280,7 +119,7 @@ class Checker {
     const auto bound = [&](const char* key, auto fits, const char* words) {
       const auto limit = s.find(key);
       if (limit != s.end() && !fits(compare_numbers(value, *limit))) {
-        problems.push_back({place, fmt::format("{} must be {} {}", brief(value), words, brief(*limit))});
+        problems.push_back({place, fmt::format("{} must be {} {}", brief_json(value), words, brief_json(*limit))});
       }
     };
     bound("minimum", [](int c) { return c >= 0; }, "at least");
@@ -288,7 +127,7 @@ class Checker {
     bound("exclusiveMinimum", [](int c) { return c > 0; }, "above");
     bound("exclusiveMaximum", [](int c) { return c < 0; }, "below");
     if (const auto step = s.find("multipleOf"); step != s.end() && !is_multiple(value, *step)) {
-      problems.push_back({place, fmt::format("{} must be a multiple of {}", brief(value), brief(*step))});
+      problems.push_back({place, fmt::format("{} must be a multiple of {}", brief_json(value), brief_json(*step))});
     }
   }
 
@@ -296,10 +135,10 @@ class Checker {
   void check_count(const Json& s, const std::string& what, size_t count, const std::string& place, Problems& problems) {
     const auto low = s.find("min" + what), high = s.find("max" + what);
     if (low != s.end() && static_cast<double>(count) < low->get<double>()) {
-      problems.push_back({place, fmt::format("has {}, fewer than min{} {}", count, what, brief(*low))});
+      problems.push_back({place, fmt::format("has {}, fewer than min{} {}", count, what, brief_json(*low))});
     }
     if (high != s.end() && static_cast<double>(count) > high->get<double>()) {
-      problems.push_back({place, fmt::format("has {}, more than max{} {}", count, what, brief(*high))});
+      problems.push_back({place, fmt::format("has {}, more than max{} {}", count, what, brief_json(*high))});
     }
   }
 
@@ -307,7 +146,8 @@ class Checker {
     const auto& text = value.get_ref<const std::string&>();
     check_count(s, "Length", code_points(text), place, problems);
     if (const auto pattern = s.find("pattern"); pattern != s.end() && !matches(*pattern, text)) {
-      problems.push_back({place, fmt::format("{} must match the pattern {}", brief(value), pattern->get<std::string>())});
+      problems.push_back(
+          {place, fmt::format("{} must match the pattern {}", brief_json(value), pattern->get<std::string>())});
     }
   }
 
@@ -331,7 +171,8 @@ class Checker {
     if (const auto unique = s.find("uniqueItems"); unique != s.end() && unique->get<bool>()) {
       for (size_t i = 0; i < value.size(); ++i) {
         for (size_t j = 0; j < i; ++j) {
-          if (same_json(value[i], value[j])) problems.push_back({place, fmt::format("items {} and {} are the same", j, i)});
+          if (same_json(value[i], value[j]))
+            problems.push_back({place, fmt::format("items {} and {} are the same", j, i)});
         }
       }
     }
@@ -366,7 +207,7 @@ class Checker {
     const auto properties = s.find("properties"), by_pattern = s.find("patternProperties");
     const auto others = s.find("additionalProperties"), names = s.find("propertyNames");
     for (const auto& [key, member] : value.items()) {
-      const std::string below = place + "/" + escaped(key);
+      const std::string below = place + "/" + pointer_part(key);
       bool named = false;
       if (properties != s.end() && properties->contains(key)) {
         named = true;
@@ -391,26 +232,34 @@ class Checker {
   }
 
   const Json& root_;
-  const std::map<std::string, Pattern, std::less<>>& patterns_;
+  const Patterns& patterns_;
   const std::string& where_;
   std::vector<std::pair<const Json*, const Json*>> open_;  // references being followed, with the value
 };
 
 }  // namespace
 
-SchemaValidator::SchemaValidator(Json schema, std::string_view where) : parts_(std::make_unique<Parts>()) {
-  parts_->schema = std::move(schema);
-  parts_->where = where;
-  parts_->inspect(parts_->schema, "#", true);
-}
+struct SchemaValidator::Parts {
+  Json schema;
+  Json root;  // used where references mean another document than the schema itself
+  bool own_root;
+  std::string where;
+  Patterns patterns;
 
-SchemaValidator::SchemaValidator(Json schema, const Json& root, std::string_view where) : parts_(std::make_unique<Parts>()) {
-  parts_->schema = std::move(schema);
-  parts_->root = root;
-  parts_->own_root = false;
-  parts_->where = where;
-  parts_->inspect(parts_->schema, "#", true);
-}
+  Parts(Json s, Json r, bool own, std::string_view w)
+      : schema(std::move(s)),
+        root(std::move(r)),
+        own_root(own),
+        where(w),
+        patterns(inspect_schema(schema, document(), w)) {}
+  const Json& document() const { return own_root ? schema : root; }
+};
+
+SchemaValidator::SchemaValidator(Json schema, std::string_view where)
+    : parts_(std::make_unique<Parts>(std::move(schema), Json(), true, where)) {}
+
+SchemaValidator::SchemaValidator(Json schema, const Json& root, std::string_view where)
+    : parts_(std::make_unique<Parts>(std::move(schema), root, false, where)) {}
 
 SchemaValidator::SchemaValidator(SchemaValidator&&) noexcept = default;
 SchemaValidator& SchemaValidator::operator=(SchemaValidator&&) noexcept = default;
@@ -424,11 +273,13 @@ std::vector<SchemaProblem> SchemaValidator::check(const Json& value) const {
 
 const Json& resolve_reference(const Json& root, const std::string& reference, std::string_view where) {
   if (reference != "#" && !reference.starts_with("#/")) {
-    throw Error(fmt::format("{}: the reference \"{}\" leaves the document; only \"#/...\" is supported.", where, reference));
+    throw Error(
+        fmt::format("{}: the reference \"{}\" leaves the document; only \"#/...\" is supported.", where, reference));
   }
   std::string pointer;  // without percent encoding
   for (size_t i = 1; i < reference.size(); ++i) {
-    if (reference[i] == '%' && i + 2 < reference.size() && std::isxdigit(static_cast<unsigned char>(reference[i + 1])) &&
+    if (reference[i] == '%' && i + 2 < reference.size() &&
+        std::isxdigit(static_cast<unsigned char>(reference[i + 1])) &&
         std::isxdigit(static_cast<unsigned char>(reference[i + 2]))) {
       pointer += static_cast<char>(std::stoi(reference.substr(i + 1, 2), nullptr, 16));
       i += 2;
@@ -444,9 +295,10 @@ const Json& resolve_reference(const Json& root, const std::string& reference, st
 }
 
 bool is_annotation(std::string_view keyword) {
-  static const std::set<std::string_view> names = {
-      "$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
-      "format", "contentEncoding", "contentMediaType", "contentSchema", "$defs", "definitions"};
+  static const std::set<std::string_view> names = {"$schema",          "$id",           "$comment", "title",
+                                                   "description",      "default",       "examples", "deprecated",
+                                                   "readOnly",         "writeOnly",     "format",   "contentEncoding",
+                                                   "contentMediaType", "contentSchema", "$defs",    "definitions"};
   return names.contains(keyword);
 }
 

@@ -15,11 +15,12 @@ struct SchemaProblem {
   std::string what;   // "must be one of ...", without a full stop
 };
 
-// JSON Schema, draft 2020-12, on one document: all keywords of the validation and applicator vocabularies, `$ref` to places
-// in the same document (#, #/...), `$defs`. `format`, `default`, `title` and the other annotations assert nothing, as the draft says.
-// Refused with Error at construction, with place: unknown keywords, malformed ones, and what is not supported: `$anchor`, `$dynamicRef`,
-// `$dynamicAnchor`, `$vocabulary`, `$id` below the root, references to other documents, `unevaluatedItems`, `unevaluatedProperties`.
-// Patterns are ECMA 262 as far as PCRE2 reads them the same; \d, \w and \s are ASCII.
+// JSON Schema, draft 2020-12, on one document: all keywords of the validation and applicator vocabularies, `$ref` to
+// places in the same document (#, #/...), `$defs`. `format`, `default`, `title` and the other annotations assert
+// nothing, as the draft says. Refused with Error at construction, with place: unknown keywords, malformed ones, and
+// what is not supported: `$anchor`, `$dynamicRef`,
+// `$dynamicAnchor`, `$vocabulary`, `$id` below the root, references to other documents, `unevaluatedItems`,
+// `unevaluatedProperties`. Patterns are ECMA 262 as far as PCRE2 reads them the same; \d, \w and \s are ASCII.
 class SchemaValidator {
  public:
   SchemaValidator(Json schema, std::string_view where);
@@ -37,7 +38,8 @@ class SchemaValidator {
   std::unique_ptr<Parts> parts_;
 };
 
-// The place that a local reference names. Throws Error (with `where`) for other references and for places that are not there.
+// The place that a local reference names. Throws Error (with `where`) for other references and for places that are not
+// there.
 const Json& resolve_reference(const Json& root, const std::string& reference, std::string_view where);
 
 // Keywords that say nothing about which values are valid.

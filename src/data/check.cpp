@@ -1,11 +1,11 @@
 #include "data/check.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <optional>
 #include <unordered_map>
-
-#include <fmt/format.h>
 
 #include "calls/constraint.h"
 #include "calls/validate.h"
@@ -16,9 +16,9 @@
 namespace thimble {
 namespace {
 
-constexpr double kNear = 0.7;       // about one word in ten differs: similarity from which requests are near duplicates
+constexpr double kNear = 0.7;  // about one word in ten differs: similarity from which requests are near duplicates
 constexpr size_t kErrorsShown = 10;
-constexpr size_t kExamples = 5;     // rows named in a note
+constexpr size_t kExamples = 5;  // rows named in a note
 
 // All that is said before the answer, as one text.
 std::string conversation(const Row& row) {
@@ -26,7 +26,8 @@ std::string conversation(const Row& row) {
   for (const Turn& turn : row.turns) {
     if (!text.empty()) text += '\n';
     text += turn.content;
-    for (const Call& call : turn.calls) text.append("\n").append(call.name).append(" ").append(write_json(call.arguments));
+    for (const Call& call : turn.calls)
+      text.append("\n").append(call.name).append(" ").append(write_json(call.arguments));
   }
   return text;
 }
@@ -60,7 +61,8 @@ class CallChecker {
         errors.push_back(fmt::format("{}: {} is of \"{}\", but there is no such tool.", place, which, call.name));
         continue;
       }
-      for (const SchemaProblem& problem : validators_[static_cast<size_t>(tool - tools_.data())].check(call.arguments)) {
+      for (const SchemaProblem& problem :
+           validators_[static_cast<size_t>(tool - tools_.data())].check(call.arguments)) {
         errors.push_back(fmt::format("{}: {} of {} does not fit the tool's schema: {}{}{}.", place, which, call.name,
                                      problem.place, problem.place.empty() ? "" : " ", problem.what));
       }
@@ -70,7 +72,8 @@ class CallChecker {
 
  private:
   // A schema that is silent about additional properties lets them pass, but no constrained answer has them.
-  static void refuse_unlisted(const Call& call, const Tool& tool, const std::string& place, std::vector<std::string>& errors) {
+  static void refuse_unlisted(const Call& call, const Tool& tool, const std::string& place,
+                              std::vector<std::string>& errors) {
     const Json& schema = tool.parameters;
     if (schema.contains("additionalProperties") || !schema.contains("properties") || schema.contains("allOf") ||
         schema.contains("anyOf") || schema.contains("oneOf") || schema.contains("$ref")) {
@@ -78,7 +81,8 @@ class CallChecker {
     }
     for (const auto& [key, value] : call.arguments.items()) {
       if (!schema["properties"].contains(key)) {
-        errors.push_back(fmt::format("{} of {} has the argument \"{}\", which the tool does not list.", place, call.name, key));
+        errors.push_back(
+            fmt::format("{} of {} has the argument \"{}\", which the tool does not list.", place, call.name, key));
       }
     }
   }
@@ -131,7 +135,8 @@ void note_duplicates(std::span<const Row> rows, std::string_view where, CheckRep
       continue;
     }
     const Row& other = rows[found->second];
-    (same_calls(rows[i], other) ? repeated : conflicting).push_back(fmt::format("{} ({})", rows[i].number, other.number));
+    (same_calls(rows[i], other) ? repeated : conflicting)
+        .push_back(fmt::format("{} ({})", rows[i].number, other.number));
   }
   for (const SimilarPair& pair : similar_within(distinct, kNear)) {
     near.push_back(fmt::format("{} ({})", rows[origin[pair.b]].number, rows[origin[pair.a]].number));
@@ -162,13 +167,16 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
     const std::string place = fmt::format("{}: row {}", where, row.number);
     const bool says = row.answer.find_first_not_of(" \t\r\n") != std::string::npos;
     if (row.calls.empty() && !says) {
-      report.errors.push_back(place + ": there are no calls and no answer text, so it would train on nothing; add an \"answer\".");
+      report.errors.push_back(
+          place + ": there are no calls and no answer text, so it would train on nothing; add an \"answer\".");
     }
     if (!row.calls.empty() && says) {
-      report.errors.push_back(place + ": there are calls and an answer text; an answer is one or the other, leave one out.");
+      report.errors.push_back(place +
+                              ": there are calls and an answer text; an answer is one or the other, leave one out.");
     }
     if (!row.missing.empty() && !row.calls.empty()) {
-      report.errors.push_back(fmt::format("{}: \"{}\" is said to be missing, but there are calls; leave one out.", place, row.missing));
+      report.errors.push_back(
+          fmt::format("{}: \"{}\" is said to be missing, but there are calls; leave one out.", place, row.missing));
     }
   }
   check_calls(rows, tools, where, report);
@@ -193,8 +201,8 @@ CheckReport check_leaks(std::span<const Row> train, std::span<const Row> test, s
     const auto found = known.find(fold_words(tested[i]));
     if (found == known.end()) continue;
     leaks[i] = true;
-    report.errors.push_back(fmt::format("{}: row {} is also trained on, as row {} of {}; take it out of one of them.", test_where,
-                                        test[i].number, train[found->second].number, train_where));
+    report.errors.push_back(fmt::format("{}: row {} is also trained on, as row {} of {}; take it out of one of them.",
+                                        test_where, test[i].number, train[found->second].number, train_where));
   }
   std::map<size_t, SimilarPair> nearest;  // by test row
   for (const SimilarPair& pair : similar_between(trained, tested, kNear)) {
@@ -203,10 +211,11 @@ CheckReport check_leaks(std::span<const Row> train, std::span<const Row> test, s
     if (!is_new && pair.similarity > kept->second.similarity) kept->second = pair;
   }
   std::vector<std::string> rows;
-  for (const auto& [index, pair] : nearest) rows.push_back(fmt::format("{} ({})", test[index].number, train[pair.a].number));
+  for (const auto& [index, pair] : nearest)
+    rows.push_back(fmt::format("{} ({})", test[index].number, train[pair.a].number));
   if (!rows.empty()) {
-    report.notes.push_back(fmt::format("{}: rows that are nearly the same as a row of {} (in brackets): {}.", test_where, train_where,
-                                       some_rows(rows)));
+    report.notes.push_back(fmt::format("{}: rows that are nearly the same as a row of {} (in brackets): {}.",
+                                       test_where, train_where, some_rows(rows)));
   }
   return report;
 }

@@ -19,17 +19,17 @@ struct CheckReport {
   void throw_if_errors() const;
 };
 
-// Rows to train on. Errors: a row without calls and without answer text, which would train on nothing; calls beside answer
-// text, which no constrained answer can be; unknown tools; arguments that the tool's schema rejects or does not
-// list; a `missing` argument beside calls; tools that can't be held to while decoding. Notes: requests that stand several times, with the same calls
-// or with others, and near duplicates. A row's own tools replace `tools`.
+// Rows to train on. Errors: a row without calls and without answer text, which would train on nothing; calls beside
+// answer text, which no constrained answer can be; unknown tools; arguments that the tool's schema rejects or does not
+// list; a `missing` argument beside calls; tools that can't be held to while decoding. Notes: requests that stand
+// several times, with the same calls or with others, and near duplicates. A row's own tools replace `tools`.
 CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, std::string_view where);
 
 // Test rows need no answer text and may be alike; their calls are checked in the same way.
 CheckReport check_test_rows(std::span<const Row> rows, std::span<const Tool> tools, std::string_view where);
 
-// Test rows that were trained on. Errors: the same request up to case, punctuation and space. Notes: requests that share
-// most of their word pairs.
+// Test rows that were trained on. Errors: the same request up to case, punctuation and space. Notes: requests that
+// share most of their word pairs.
 CheckReport check_leaks(std::span<const Row> train, std::span<const Row> test, std::string_view train_where,
                         std::string_view test_where);
 

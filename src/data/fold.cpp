@@ -1,9 +1,9 @@
 #include "data/fold.h"
 
+#include <utf8proc.h>
+
 #include <cstdlib>
 #include <memory>
-
-#include <utf8proc.h>
 
 namespace thimble {
 namespace {
@@ -47,7 +47,8 @@ std::string fold_words(std::string_view text) {
     utf8proc_ssize_t length = utf8proc_iterate(bytes + at, size - at, &code);
     if (length < 1) length = 1, code = -1;
     const auto category = code < 0 ? UTF8PROC_CATEGORY_CN : utf8proc_category(code);
-    const bool word = (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NO);  // letters, marks, numbers
+    const bool word =
+        (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NO);  // letters, marks, numbers
     if (word) {
       if (gap && !out.empty()) out += ' ';
       out.append(folded, static_cast<size_t>(at), static_cast<size_t>(length));

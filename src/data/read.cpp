@@ -1,9 +1,9 @@
 #include "data/read.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <initializer_list>
-
-#include <fmt/format.h>
 
 #include "core/error.h"
 #include "core/mapped_file.h"
@@ -127,8 +127,8 @@ class RowReader {
 
   void read_tools(const Json& tools, Row& row) const {
     const std::string where = where_ + ": tools";
-    row.tools = tools.is_string() ? parse_tools(tools.get_ref<const std::string&>(), where)
-                                  : tools_from_json(tools, where);
+    row.tools =
+        tools.is_string() ? parse_tools(tools.get_ref<const std::string&>(), where) : tools_from_json(tools, where);
   }
 
   std::string where_;

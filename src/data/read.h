@@ -9,11 +9,12 @@
 namespace thimble {
 
 // Rows of a JSONL file, one JSON object a line, in either form:
-//   conversational (OpenAI, TRL): {"messages": [...], "tools"?: [...], "id"?, "kind"?, "missing"?}; the last message is the
+//   conversational (OpenAI, TRL): {"messages": [...], "tools"?: [...], "id"?, "kind"?, "missing"?}; the last message is
+//   the
 //     assistant's, which is the gold answer; arguments of tool calls are an object or its JSON text
 //   short: {"query": "...", "calls": [{"name", "arguments"}], "answer"?, "id"?, "kind"?, "missing"?}
-// Blank lines are skipped. Unknown keys, wrong types, duplicate keys and broken UTF-8 or JSON throw Error that names file
-// and row. Whether a row makes sense for the use case is check.h's question.
+// Blank lines are skipped. Unknown keys, wrong types, duplicate keys and broken UTF-8 or JSON throw Error that names
+// file and row. Whether a row makes sense for the use case is check.h's question.
 std::vector<Row> read_rows(const std::filesystem::path& file);
 std::vector<Row> parse_rows(std::string_view text, std::string_view where);
 

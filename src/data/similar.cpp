@@ -28,7 +28,8 @@ double jaccard(const std::vector<uint64_t>& a, const std::vector<uint64_t>& b) {
   return static_cast<double>(shared) / static_cast<double>(a.size() + b.size() - shared);
 }
 
-// Two sets of at least the threshold share one of the rarest members of each: it is enough to index and to ask for those.
+// Two sets of at least the threshold share one of the rarest members of each: it is enough to index and to ask for
+// those.
 std::vector<uint64_t> rarest(const std::vector<uint64_t>& set, const std::unordered_map<uint64_t, size_t>& counts,
                              double threshold) {
   const auto needed = static_cast<size_t>(std::ceil(threshold * static_cast<double>(set.size()) - 1e-9));

@@ -13,8 +13,8 @@ namespace thimble {
 std::vector<uint64_t> word_pairs(std::string_view text);
 
 struct SimilarPair {
-  size_t a, b;         // indices into the two lists
-  double similarity;   // Jaccard: shared word pairs over all word pairs of both
+  size_t a, b;        // indices into the two lists
+  double similarity;  // Jaccard: shared word pairs over all word pairs of both
 };
 // All pairs of a text of `left` with one of `right` whose similarity is at least `threshold` (above 0). Exact, by the
 // prefix filter of AllPairs (Bayardo, Ma and Srikant, 2007); near linear for texts that mostly differ.

@@ -1,9 +1,9 @@
 #include "eval/score.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/format.h>
 
 #include "core/random.h"
 #include "data/fold.h"
@@ -64,9 +64,9 @@ void compare_arguments(const Call& gold, const Call& predicted, std::vector<std:
                          fmt::format("{}: \"{}\" is missing, due is {}", gold.name, key, write_json(value)));
     } else if (!same_argument(value, *other)) {
       const bool type = kind_of(value) != kind_of(*other);
-      found.emplace_back(type ? Failure::kWrongType : Failure::kWrongValue,
-                         fmt::format("{}: \"{}\" is {}, due is {}", gold.name, key, write_json(*other),
-                                     write_json(value)));
+      found.emplace_back(
+          type ? Failure::kWrongType : Failure::kWrongValue,
+          fmt::format("{}: \"{}\" is {}, due is {}", gold.name, key, write_json(*other), write_json(value)));
     }
   }
   for (const auto& [key, value] : predicted.arguments.items()) {
@@ -101,8 +101,8 @@ void bootstrap(std::span<const RowScore> rows, uint64_t seed, Rate& rate) {
 
 std::string_view failure_name(Failure failure) {
   constexpr std::array<std::string_view, kFailures> kNames = {
-      "unparseable",      "call when none was due", "no call when one was due", "unknown tool", "wrong count",
-      "wrong tool",       "missing argument",       "invented argument",        "wrong type",   "wrong value"};
+      "unparseable", "call when none was due", "no call when one was due", "unknown tool", "wrong count",
+      "wrong tool",  "missing argument",       "invented argument",        "wrong type",   "wrong value"};
   return kNames[static_cast<size_t>(failure)];
 }
 
@@ -152,7 +152,8 @@ RowScore score_row(std::span<const Call> gold, const ParsedAnswer& answer, std::
       }
     }
     if (calls.size() != gold.size()) {
-      found.emplace_back(Failure::kWrongCount, fmt::format("{} calls were made, {} are due", calls.size(), gold.size()));
+      found.emplace_back(Failure::kWrongCount,
+                         fmt::format("{} calls were made, {} are due", calls.size(), gold.size()));
     }
     for (size_t i = 0; i < std::min(calls.size(), gold.size()); ++i) {
       if (calls[i].name == gold[i].name) {

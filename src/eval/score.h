@@ -31,12 +31,12 @@ std::string_view failure_name(Failure failure);  // the words of reports and of 
 
 struct RowScore {
   bool exact = false;
-  bool due = false;            // the row has gold calls
-  bool called = false;         // at least one call could be read
-  bool names_right = false;    // the predicted names are the gold names, in order
-  size_t right = 0;            // (tool, argument, value) triples that are in both
-  size_t predicted = 0, gold = 0;  // triples on either side
-  std::optional<Failure> failure;  // empty when exact
+  bool due = false;                  // the row has gold calls
+  bool called = false;               // at least one call could be read
+  bool names_right = false;          // the predicted names are the gold names, in order
+  size_t right = 0;                  // (tool, argument, value) triples that are in both
+  size_t predicted = 0, gold = 0;    // triples on either side
+  std::optional<Failure> failure;    // empty when exact
   std::vector<std::string> details;  // every difference, one sentence each
 };
 
@@ -56,7 +56,8 @@ Rate wilson(size_t hits, size_t total, double value_when_empty);
 struct Score {
   size_t rows = 0;
   Rate exact;          // share of all rows
-  Rate name_accuracy;  // share of the rows with gold calls whose predicted names are the gold names, in order; 1 where none
+  Rate name_accuracy;  // share of the rows with gold calls whose predicted names are the gold names, in order; 1 where
+                       // none
   Rate argument_f1;    // micro F1 over all (tool, argument, value) triples; 1 where neither side has any
   Rate false_calls;    // share of the rows without gold calls that got one; 0 where none
   Rate missed_calls;   // share of the rows with gold calls that got none; 0 where none

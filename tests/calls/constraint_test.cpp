@@ -26,8 +26,10 @@ const ConstraintFactory& factory() {
   return made;
 }
 std::vector<Tool> two_tools() {
-  return parse_tools(R"([{"name": "lock", "parameters": {"type": "object", "properties": {"door": {"enum": ["front", "back"]},
-    "minutes": {"type": "integer", "minimum": 1, "maximum": 60}}, "required": ["door"]}}, {"name": "stop"}])", "tools");
+  return parse_tools(
+      R"([{"name": "lock", "parameters": {"type": "object", "properties": {"door": {"enum": ["front", "back"]},
+    "minutes": {"type": "integer", "minimum": 1, "maximum": 60}}, "required": ["door"]}}, {"name": "stop"}])",
+      "tools");
 }
 
 TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
@@ -35,7 +37,15 @@ TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
   const std::string lock = "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"front\"}}\n</tool_call>";
   const std::string stop = "<tool_call>\n{\"name\": \"stop\", \"arguments\": {}}\n</tool_call>";
   const std::string good[] = {
-      lock, stop, lock + "\n" + stop + "\n" + lock, "Hello.", "", "1 < 2", "<tool>", "a <tool_call b", "Grüße\n\n<b>",
+      lock,
+      stop,
+      lock + "\n" + stop + "\n" + lock,
+      "Hello.",
+      "",
+      "1 < 2",
+      "<tool>",
+      "a <tool_call b",
+      "Grüße\n\n<b>",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"back\", \"minutes\": 60}}\n</tool_call>"};
   const std::string bad[] = {
       "<tool_call>",

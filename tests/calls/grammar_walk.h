@@ -13,7 +13,8 @@ inline TokenTable byte_tokens() {
   TokenTable table;
   for (int byte = 0; byte < 256; ++byte) table.bytes.emplace_back(1, static_cast<char>(byte));
   table.bytes.emplace_back("<|im_start|>");
-  for (const char* text : {"<tool", "_call>", "{\"name", "\": ", "\", \"", "\"}", "}}\n", "arguments", "10", "the ", "é", " "}) {
+  for (const char* text :
+       {"<tool", "_call>", "{\"name", "\": ", "\", \"", "\"}", "}}\n", "arguments", "10", "the ", "é", " "}) {
     table.bytes.emplace_back(text);
   }
   table.bytes.emplace_back("<|im_end|>");

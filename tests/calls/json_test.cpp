@@ -22,7 +22,8 @@ TEST(Json, IsWrittenAsPythonWritesIt) {
 }
 
 TEST(Json, RefusesWhatOtherParsersLetPass) {
-  const char* broken[] = {"{\"a\":1,\"a\":2}", "[1,2", "1 2", "", "\"\xff\"", "\"\\ud800\"", "01", "NaN", "[1,]", "1e999"};
+  const char* broken[] = {"{\"a\":1,\"a\":2}", "[1,2", "1 2", "",     "\"\xff\"",
+                          "\"\\ud800\"",       "01",   "NaN", "[1,]", "1e999"};
   for (const char* text : broken) {
     EXPECT_THROW(parse_json(text, "test"), Error) << text;
     EXPECT_FALSE(try_parse_json(text, nullptr)) << text;

@@ -38,8 +38,10 @@ TEST(SchemaGrammar, TakesAndRefusesWhatTheCasesSay) {
     std::string grammar;
     ASSERT_NO_THROW(grammar = schema_to_grammar(c["schema"], "tools.json"));
     const ConstraintSet set = factory().compile_grammar(grammar);
-    for (const Json& text : c["accept"]) EXPECT_TRUE(test::takes(*set.start(), text.get<std::string>())) << text << "\n" << grammar;
-    for (const Json& text : c["reject"]) EXPECT_FALSE(test::takes(*set.start(), text.get<std::string>())) << text << "\n" << grammar;
+    for (const Json& text : c["accept"])
+      EXPECT_TRUE(test::takes(*set.start(), text.get<std::string>())) << text << "\n" << grammar;
+    for (const Json& text : c["reject"])
+      EXPECT_FALSE(test::takes(*set.start(), text.get<std::string>())) << text << "\n" << grammar;
   }
   EXPECT_GT(refused, 20u);
 }
@@ -59,7 +61,8 @@ TEST(SchemaGrammar, RandomWalksGiveValuesThatTheSchemaAcceptsInTheOneForm) {
       ++finished;
       std::string reason;
       const auto value = try_parse_json(walk.text, &reason);
-      if (!value && reason.find("twice") != std::string::npos) continue;  // additional names can repeat, as the header says
+      if (!value && reason.find("twice") != std::string::npos)
+        continue;  // additional names can repeat, as the header says
       ASSERT_TRUE(value) << c["name"] << walk.text << reason;
       const auto problems = validator.check(*value);
       EXPECT_TRUE(problems.empty()) << c["name"] << walk.text << " " << problems[0].what;
@@ -70,7 +73,9 @@ TEST(SchemaGrammar, RandomWalksGiveValuesThatTheSchemaAcceptsInTheOneForm) {
 
 TEST(SchemaGrammar, IntegerAndNumberRangesAreExact) {
   Random random(11);
-  const auto pick = [&](long long size) { return static_cast<long long>(random.below(static_cast<uint64_t>(2 * size + 1))) - size; };
+  const auto pick = [&](long long size) {
+    return static_cast<long long>(random.below(static_cast<uint64_t>(2 * size + 1))) - size;
+  };
   for (int i = 0; i < 150; ++i) {
     const bool whole = i % 2 == 0;
     const long long size = i % 3 == 0 ? 20 : i % 3 == 1 ? 300 : 100'000;
@@ -90,16 +95,20 @@ TEST(SchemaGrammar, IntegerAndNumberRangesAreExact) {
     }
     const ConstraintSet set = factory().compile_grammar(grammar);
     for (int j = 0; j < 60; ++j) {
-      double value = j < 20 ? low + static_cast<double>(pick(3)) : j < 40 ? high + static_cast<double>(pick(3)) : static_cast<double>(pick(2 * size));
+      double value = j < 20   ? low + static_cast<double>(pick(3))
+                     : j < 40 ? high + static_cast<double>(pick(3))
+                              : static_cast<double>(pick(2 * size));
       if (!whole) value += static_cast<double>(random.below(8)) / 8;
       const Json json = whole || random.below(3) == 0 ? Json(static_cast<long long>(value)) : Json(value);
       if (json.is_number_float() && std::signbit(json.get<double>()) && json.get<double>() == 0) continue;
-      EXPECT_EQ(test::takes(*set.start(), write_json(json)), validator.accepts(json)) << schema << " " << json << "\n" << grammar;
+      EXPECT_EQ(test::takes(*set.start(), write_json(json)), validator.accepts(json)) << schema << " " << json << "\n"
+                                                                                      << grammar;
     }
   }
 }
 
-// The official suite: what the grammar takes is valid; what is valid is taken but for the narrowings that the header lists.
+// The official suite: what the grammar takes is valid; what is valid is taken but for the narrowings that the header
+// lists.
 TEST(SchemaGrammar, IsSoundOnTheOfficialSuite) {
   THIMBLE_REQUIRE_DATA(test::data("json-schema/draft2020-12"));
   size_t groups = 0, valid = 0, taken = 0;
@@ -121,7 +130,8 @@ TEST(SchemaGrammar, IsSoundOnTheOfficialSuite) {
           ++valid;
           taken += takes;
         } else if (group["schema"].dump().find("oneOf") == std::string::npos) {
-          EXPECT_FALSE(takes) << file << ": " << group["schema"].dump() << " " << test["data"].dump() << "\n" << grammar;
+          EXPECT_FALSE(takes) << file << ": " << group["schema"].dump() << " " << test["data"].dump() << "\n"
+                              << grammar;
         }
       }
     }

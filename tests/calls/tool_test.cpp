@@ -12,13 +12,15 @@ TEST(Tools, BothFormsAreReadAndWrittenInTheOpenAiForm) {
   const auto tools = parse_tools(R"([
     {"type": "function", "function": {"name": "a", "description": "does a", "parameters": {"type": "object",
       "properties": {"x": {"type": "integer"}}}, "strict": true}},
-    {"name": "b.c"}])", "tools.json");
+    {"name": "b.c"}])",
+                                 "tools.json");
   ASSERT_EQ(tools.size(), 2u);
   EXPECT_EQ(tools[1].parameters["type"], "object");
-  EXPECT_EQ(tools_to_text(tools),
-            R"({"type": "function", "function": {"name": "a", "description": "does a", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}})"
-            "\n"
-            R"({"type": "function", "function": {"name": "b.c", "parameters": {"type": "object", "properties": {}}}})");
+  EXPECT_EQ(
+      tools_to_text(tools),
+      R"({"type": "function", "function": {"name": "a", "description": "does a", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}})"
+      "\n"
+      R"({"type": "function", "function": {"name": "b.c", "parameters": {"type": "object", "properties": {}}}})");
   EXPECT_EQ(find_tool(tools, "b.c"), &tools[1]);
   EXPECT_EQ(find_tool(tools, "b"), nullptr);
 }
@@ -50,7 +52,8 @@ TEST(Tools, MistakesAreNamedByPlace) {
 
 TEST(Tools, ArgumentsAreArrangedInTheOrderOfTheSchema) {
   const Json schema = parse_json(R"({"type": "object", "properties": {"z": {"type": "integer"}, "a": {"type": "array",
-    "items": {"$ref": "#/$defs/p"}}}, "$defs": {"p": {"type": "object", "properties": {"y": {}, "x": {}}}}})", "schema");
+    "items": {"$ref": "#/$defs/p"}}}, "$defs": {"p": {"type": "object", "properties": {"y": {}, "x": {}}}}})",
+                                 "schema");
   const Json arguments = parse_json(R"({"new": 1, "a": [{"x": 1, "y": 2}], "z": 3.0})", "arguments");
   EXPECT_EQ(write_json(arrange_arguments(arguments, schema)), R"({"z": 3, "a": [{"y": 2, "x": 1}], "new": 1})");
 }

@@ -1,9 +1,9 @@
 #include "calls/validate.h"
 
-#include <map>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <map>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -17,17 +17,17 @@ TEST(SchemaValidator, AgreesWithTheOfficialSuiteOrRefusesTheSchema) {
   THIMBLE_REQUIRE_DATA(test::data("json-schema/draft2020-12"));
   // File -> groups refused, all for keywords that the header lists as not supported or for unknown keywords.
   const std::map<std::string, size_t> expected = {
-      {"anchor.json", 4},                   // $anchor
-      {"defs.json", 1},                     // refers to the metaschema
-      {"dynamicRef.json", 21},              // $dynamicRef, $dynamicAnchor, other documents
-      {"not.json", 1},                      // unevaluatedProperties
-      {"pattern.json", 1},                  // \\p{Letter}: PCRE2 knows the short names only
-      {"patternProperties.json", 1},        // the same
-      {"ref.json", 17},                     // other documents, $id below the root, unevaluatedProperties
-      {"refRemote.json", 15},               // other documents
-      {"unevaluatedItems.json", 29},        // the keyword
-      {"unevaluatedProperties.json", 44},   // the keyword
-      {"vocabulary.json", 2},               // metaschemas of other vocabularies
+      {"anchor.json", 4},                  // $anchor
+      {"defs.json", 1},                    // refers to the metaschema
+      {"dynamicRef.json", 21},             // $dynamicRef, $dynamicAnchor, other documents
+      {"not.json", 1},                     // unevaluatedProperties
+      {"pattern.json", 1},                 // \\p{Letter}: PCRE2 knows the short names only
+      {"patternProperties.json", 1},       // the same
+      {"ref.json", 17},                    // other documents, $id below the root, unevaluatedProperties
+      {"refRemote.json", 15},              // other documents
+      {"unevaluatedItems.json", 29},       // the keyword
+      {"unevaluatedProperties.json", 44},  // the keyword
+      {"vocabulary.json", 2},              // metaschemas of other vocabularies
   };
   std::map<std::string, size_t> refused;
   size_t tests = 0;
@@ -45,8 +45,8 @@ TEST(SchemaValidator, AgreesWithTheOfficialSuiteOrRefusesTheSchema) {
       for (const Json& test : group["tests"]) {
         ++tests;
         EXPECT_EQ(validator->accepts(test["data"]), test["valid"].get<bool>())
-            << file << ": " << group["description"] << ": " << test["description"] << ": " << group["schema"].dump() << " "
-            << test["data"].dump();
+            << file << ": " << group["description"] << ": " << test["description"] << ": " << group["schema"].dump()
+            << " " << test["data"].dump();
       }
     }
   }
@@ -56,14 +56,15 @@ TEST(SchemaValidator, AgreesWithTheOfficialSuiteOrRefusesTheSchema) {
 
 TEST(SchemaValidator, ProblemsNameTheirPlace) {
   const SchemaValidator validator(parse_json(R"({"type": "object", "properties": {"a/b": {"type": "array", "items":
-    {"type": "integer", "minimum": 1}}, "c": {"enum": ["x", "y"]}}, "required": ["c"], "additionalProperties": false})", "s"),
+    {"type": "integer", "minimum": 1}}, "c": {"enum": ["x", "y"]}}, "required": ["c"], "additionalProperties": false})",
+                                             "s"),
                                   "tools.json: tool 1");
   const auto problems = validator.check(parse_json(R"({"a/b": [1, 0, "2"], "d": 1})", "v"));
   std::vector<std::string> texts;
   for (const auto& problem : problems) texts.push_back(problem.place + " " + problem.what);
-  EXPECT_THAT(texts, testing::UnorderedElementsAre(
-                         " \"c\" is missing", "/a~1b/1 0 must be at least 1", "/a~1b/2 \"2\" must be of type \"integer\"",
-                         "/d is not one of the known properties"));
+  EXPECT_THAT(texts, testing::UnorderedElementsAre(" \"c\" is missing", "/a~1b/1 0 must be at least 1",
+                                                   "/a~1b/2 \"2\" must be of type \"integer\"",
+                                                   "/d is not one of the known properties"));
 }
 
 TEST(SchemaValidator, WhatItCannotCheckIsRefusedWithThePlace) {

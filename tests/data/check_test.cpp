@@ -21,8 +21,10 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 std::vector<Tool> lock_tools() {
-  return parse_tools(R"([{"name": "lock", "parameters": {"type": "object", "properties": {"door": {"enum": ["front", "back"]},
-    "minutes": {"type": "integer"}}, "required": ["door"]}}])", "tools");
+  return parse_tools(
+      R"([{"name": "lock", "parameters": {"type": "object", "properties": {"door": {"enum": ["front", "back"]},
+    "minutes": {"type": "integer"}}, "required": ["door"]}}])",
+      "tools");
 }
 
 TEST(FoldWords, KeepsOnlyLettersAndDigits) {
@@ -30,14 +32,18 @@ TEST(FoldWords, KeepsOnlyLettersAndDigits) {
   EXPECT_EQ(fold_words("Don't"), fold_words("don’t"));
   EXPECT_EQ(fold_words("Straße 12-b"), "strasse 12 b");
   EXPECT_EQ(fold_words("?!"), "?!");
-  EXPECT_EQ(fold_words("\xff" "a"), "a");
+  EXPECT_EQ(fold_words("\xff"
+                       "a"),
+            "a");
   EXPECT_EQ(fold_words(""), "");
 }
 
 TEST(CheckRows, GoodRowsPass) {
   const auto rows = parse_rows(
-      "{\"query\": \"lock the front\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"front\", \"minutes\": 3}}]}\n"
-      "{\"query\": \"thanks\", \"calls\": [], \"answer\": \"You're welcome.\"}", "t");
+      "{\"query\": \"lock the front\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"front\", "
+      "\"minutes\": 3}}]}\n"
+      "{\"query\": \"thanks\", \"calls\": [], \"answer\": \"You're welcome.\"}",
+      "t");
   const CheckReport report = check_rows(rows, lock_tools(), "t");
   EXPECT_THAT(report.errors, IsEmpty());
   EXPECT_THAT(report.notes, IsEmpty());
@@ -50,18 +56,22 @@ TEST(CheckRows, EveryMistakeIsNamedByItsRow) {
       "{\"query\": \"b\", \"calls\": [], \"answer\": \" \\n\"}\n"
       "{\"query\": \"c\", \"calls\": [{\"name\": \"lok\", \"arguments\": {}}]}\n"
       "{\"query\": \"d\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"side\"}}]}\n"
-      "{\"query\": \"e\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}, {\"name\": \"lock\", \"arguments\": {}}]}\n"
+      "{\"query\": \"e\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}, {\"name\": \"lock\", "
+      "\"arguments\": {}}]}\n"
       "{\"query\": \"f\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\", \"who\": \"me\"}}]}\n"
-      "{\"query\": \"g\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"answer\": \"Done.\"}\n"
-      "{\"query\": \"h\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"missing\": \"door\"}", "t");
+      "{\"query\": \"g\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"answer\": "
+      "\"Done.\"}\n"
+      "{\"query\": \"h\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"missing\": "
+      "\"door\"}",
+      "t");
   const CheckReport report = check_rows(rows, lock_tools(), "t");
   EXPECT_THAT(report.errors,
               testing::UnorderedElementsAre(
                   HasSubstr("t: row 1: there are no calls and no answer"), HasSubstr("t: row 2: there are no calls"),
                   HasSubstr("t: row 3: the call is of \"lok\""), HasSubstr("t: row 4: the call of lock does not fit"),
                   HasSubstr("t: row 5: call 2 of lock does not fit the tool's schema: \"door\" is missing"),
-                  HasSubstr("t: row 6: the call of lock has the argument \"who\""), HasSubstr("t: row 7: there are calls and"),
-                  HasSubstr("t: row 8: \"door\" is said to be missing")));
+                  HasSubstr("t: row 6: the call of lock has the argument \"who\""),
+                  HasSubstr("t: row 7: there are calls and"), HasSubstr("t: row 8: \"door\" is said to be missing")));
   EXPECT_THROW(report.throw_if_errors(), Error);
 }
 
@@ -74,31 +84,42 @@ TEST(CheckRows, ToolsOfARowAreItsOwn) {
 
 TEST(CheckRows, ToolsThatCantBeHeldToAreRefused) {
   const auto tools = parse_tools(R"([{"name": "a", "parameters": {"type": "object", "minProperties": 1}}])", "tools");
-  EXPECT_THAT(check_rows({}, tools, "t").errors, ElementsAre(HasSubstr("tool a: #: the schema keyword \"minProperties\"")));
+  EXPECT_THAT(check_rows({}, tools, "t").errors,
+              ElementsAre(HasSubstr("tool a: #: the schema keyword \"minProperties\"")));
 }
 
 TEST(CheckRows, RepeatedAndContradictingRequestsAreNoted) {
   const auto rows = parse_rows(
-      "{\"query\": \"Lock the front door now please, I am leaving\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"front\"}}]}\n"
-      "{\"query\": \"lock the FRONT door now please -- I am leaving!\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"front\"}}]}\n"
-      "{\"query\": \"lock the front door now please i am leaving.\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}]}\n"
-      "{\"query\": \"lock the front door now please i am leaving you\", \"calls\": [], \"answer\": \"Bye.\"}", "t");
+      "{\"query\": \"Lock the front door now please, I am leaving\", \"calls\": [{\"name\": \"lock\", \"arguments\": "
+      "{\"door\": \"front\"}}]}\n"
+      "{\"query\": \"lock the FRONT door now please -- I am leaving!\", \"calls\": [{\"name\": \"lock\", "
+      "\"arguments\": {\"door\": \"front\"}}]}\n"
+      "{\"query\": \"lock the front door now please i am leaving.\", \"calls\": [{\"name\": \"lock\", \"arguments\": "
+      "{\"door\": \"back\"}}]}\n"
+      "{\"query\": \"lock the front door now please i am leaving you\", \"calls\": [], \"answer\": \"Bye.\"}",
+      "t");
   const CheckReport report = check_rows(rows, lock_tools(), "t");
   EXPECT_THAT(report.errors, IsEmpty());
-  EXPECT_THAT(report.notes, ElementsAre(HasSubstr("but have other calls; make them agree: 3 (1)"), HasSubstr("that repeat another row (in brackets): 2 (1)"),
+  EXPECT_THAT(report.notes, ElementsAre(HasSubstr("but have other calls; make them agree: 3 (1)"),
+                                        HasSubstr("that repeat another row (in brackets): 2 (1)"),
                                         HasSubstr("nearly the same as another row (in brackets): 4 (1)")));
 }
 
 TEST(CheckLeaks, TestRowsThatAreTrainedOnAreRefusedByNumber) {
   const auto train = parse_rows(
-      "{\"query\": \"Lock it.\", \"calls\": []}\n{\"query\": \"the office on the second floor is far too cold today\", \"calls\": []}", "a");
+      "{\"query\": \"Lock it.\", \"calls\": []}\n{\"query\": \"the office on the second floor is far too cold today\", "
+      "\"calls\": []}",
+      "a");
   const auto test = parse_rows(
       "{\"query\": \"unlock it\", \"calls\": []}\n{\"query\": \"LOCK it!\", \"calls\": []}\n"
       "{\"query\": \"The office on the second floor is far too warm today.\", \"calls\": []}\n"
-      "{\"query\": \"The office on the second floor is far too cold\", \"calls\": []}", "b");
+      "{\"query\": \"The office on the second floor is far too cold\", \"calls\": []}",
+      "b");
   const CheckReport report = check_leaks(train, test, "train.jsonl", "test.jsonl");
   EXPECT_THAT(report.errors, ElementsAre(HasSubstr("test.jsonl: row 2 is also trained on, as row 1 of train.jsonl")));
-  EXPECT_THAT(report.notes, ElementsAre(HasSubstr("test.jsonl: rows that are nearly the same as a row of train.jsonl (in brackets): 3 (2), 4 (2).")));
+  EXPECT_THAT(report.notes,
+              ElementsAre(HasSubstr(
+                  "test.jsonl: rows that are nearly the same as a row of train.jsonl (in brackets): 3 (2), 4 (2).")));
 }
 
 TEST(Similar, FindsExactlyThePairsThatACompleteSearchFinds) {
@@ -129,14 +150,18 @@ TEST(Similar, FindsExactlyThePairsThatACompleteSearchFinds) {
 TEST(SplitRows, IsStratifiedSeededAndKeepsRepeatsTogether) {
   std::string text;
   for (int i = 0; i < 400; ++i) {
-    const char* calls = i % 4 == 0 ? "[]" : i % 4 == 1 ? "[{\"name\": \"rare\", \"arguments\": {}}]" : "[{\"name\": \"lock\", \"arguments\": {}}]";
-    text += fmt::format("{{\"query\": \"request number {}{}\", \"calls\": {}}}\n", i / 2 * 2, i % 2 == 0 ? "" : "!", calls);
+    const char* calls = i % 4 == 0   ? "[]"
+                        : i % 4 == 1 ? "[{\"name\": \"rare\", \"arguments\": {}}]"
+                                     : "[{\"name\": \"lock\", \"arguments\": {}}]";
+    text +=
+        fmt::format("{{\"query\": \"request number {}{}\", \"calls\": {}}}\n", i / 2 * 2, i % 2 == 0 ? "" : "!", calls);
   }
   const auto rows = parse_rows(text, "t");
   const Split split = split_rows(rows, 0.1, 1);
   EXPECT_EQ(split.train.size() + split.dev.size(), rows.size());
   EXPECT_EQ(split.dev.size(), 40u);
-  for (size_t i = 0; i < split.dev.size(); i += 2) EXPECT_EQ(split.dev[i] / 2, split.dev[i + 1] / 2) << "both of a pair";
+  for (size_t i = 0; i < split.dev.size(); i += 2)
+    EXPECT_EQ(split.dev[i] / 2, split.dev[i + 1] / 2) << "both of a pair";
   size_t none = 0;
   for (const size_t i : split.dev) none += rows[i].calls.empty();
   EXPECT_EQ(none, 10u);

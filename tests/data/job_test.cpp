@@ -1,9 +1,8 @@
 #include "data/job.h"
 
-#include <unistd.h>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -87,7 +86,8 @@ TEST_F(JobFolder, SettingsAreReadAndTheOthersKeepTheirDefaults) {
 TEST_F(JobFolder, MistakesAreNamedByFileLineAndKey) {
   const std::pair<const char*, const char*> cases[] = {
       {"nme = \"a\"", "thimble.toml:1: unknown key 'nme'; did you mean 'name'?"},
-      {"[train]\nlearning_rat = 1", "thimble.toml:2: unknown key 'train.learning_rat'; did you mean 'train.learning_rate'?"},
+      {"[train]\nlearning_rat = 1",
+       "thimble.toml:2: unknown key 'train.learning_rat'; did you mean 'train.learning_rate'?"},
       {"[trian]\nrank = 1", "did you mean 'train'?"},
       {"[train]\nrank = 0", "thimble.toml:2: train.rank must be between 1"},
       {"[train]\nrank = 1.5", "train.rank must be a whole number"},

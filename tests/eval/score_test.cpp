@@ -24,13 +24,22 @@ RowScore score(const std::string& gold, const std::string& predicted) {
 
 TEST(Score, ValuesAreComparedLooselyWhereTheRulesSaySo) {
   const std::pair<const char*, const char*> same[] = {
-      {R"("Straße")", R"(" STRASSE ")"}, {R"("É")", "\"e\u0301\""},    {"1", "1.0"},
-      {R"({"x": 1, "y": "A"})", R"({"y": "a", "x": 1.0})"},            {R"(["A", 2])", R"(["a", 2.0])"},
-      {"null", "null"},                  {"true", "true"},
+      {R"("Straße")", R"(" STRASSE ")"},
+      {R"("É")", "\"e\u0301\""},
+      {"1", "1.0"},
+      {R"({"x": 1, "y": "A"})", R"({"y": "a", "x": 1.0})"},
+      {R"(["A", 2])", R"(["a", 2.0])"},
+      {"null", "null"},
+      {"true", "true"},
   };
   const std::pair<const char*, const char*> different[] = {
-      {R"("1")", "1"}, {"1", "true"}, {R"(["a", "b"])", R"(["b", "a"])"}, {R"("a b")", R"("a  b")"},
-      {R"("a")", R"(["a"])"}, {R"({"x": 1})", R"({"x": 1, "y": 2})"}, {"0", "null"},
+      {R"("1")", "1"},
+      {"1", "true"},
+      {R"(["a", "b"])", R"(["b", "a"])"},
+      {R"("a b")", R"("a  b")"},
+      {R"("a")", R"(["a"])"},
+      {R"({"x": 1})", R"({"x": 1, "y": 2})"},
+      {"0", "null"},
   };
   for (const auto& [a, b] : same) EXPECT_TRUE(same_argument(parse_json(a, "a"), parse_json(b, "b"))) << a << b;
   for (const auto& [a, b] : different) EXPECT_FALSE(same_argument(parse_json(a, "a"), parse_json(b, "b"))) << a << b;
@@ -75,11 +84,11 @@ TEST(Score, EveryFailureHasItsName) {
 TEST(Score, FiguresAddUp) {
   const char* a1 = R"([{"name": "a", "arguments": {"x": 1, "y": "s"}}])";
   const std::vector<RowScore> rows = {
-      score(a1, a1),                                                          // exact: 2 right of 2 and 2
-      score(a1, R"([{"name": "a", "arguments": {"x": 2, "z": "s"}}])"),       // 0 right of 2 and 2
-      score(a1, "[]"),                                                        // 0 right of 0 and 2
-      score("[]", "[]"),                                                      // exact
-      score("[]", R"([{"name": "b", "arguments": {"x": 1}}])"),               // 0 right of 1 and 0
+      score(a1, a1),                                                     // exact: 2 right of 2 and 2
+      score(a1, R"([{"name": "a", "arguments": {"x": 2, "z": "s"}}])"),  // 0 right of 2 and 2
+      score(a1, "[]"),                                                   // 0 right of 0 and 2
+      score("[]", "[]"),                                                 // exact
+      score("[]", R"([{"name": "b", "arguments": {"x": 1}}])"),          // 0 right of 1 and 0
   };
   const Score total = summarize(rows);
   EXPECT_EQ(total.rows, 5u);
