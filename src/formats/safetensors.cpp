@@ -220,8 +220,9 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
                               tensor.name, dtype_info(tensor.type).name));
     order.push_back(&tensor);
   }
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return dtype_info(a->type).block_bytes > dtype_info(b->type).block_bytes;
+  std::sort(order.begin(), order.end(), [](const TensorSource* a, const TensorSource* b) {
+    const int width_a = dtype_info(a->type).block_bytes, width_b = dtype_info(b->type).block_bytes;
+    return width_a != width_b ? width_a > width_b : a < b;  // as given among equals: they stand in one array
   });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
