@@ -1,15 +1,36 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 
+#include "cli/session.h"
 #include "data/job.h"
+#include "eval/assess.h"
 #include "train/tune.h"
 
 namespace thimble {
 
+// Steps that several commands share.
+
 // Shows what will be trained on and the memory plan, then trains with progress on standard error.
 TunedRun tune_with_progress(const Job& job, const std::string& base, bool dry_run, const std::filesystem::path& resume,
                             TrainingData& data);
+
+// A job's model, ready to be evaluated or talked to.
+struct EvalSetup {
+  Session session;
+  PromptStyle style;
+  std::string adapter;  // the folder that was loaded; empty: the base model
+};
+// Without an adapter given, the newest finished run's; `base` means none. `tools_in_prompt` ("yes", "no") overrides
+// what the adapter's manifest or the job says.
+EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::string& tools_in_prompt);
+
+// The before/after table; the last line is the one that matters.
+void print_score_table(std::span<const SystemResult> systems);
+
+// Assesses with the base model and tells the result on standard output.
+Assessment assess_with_progress(const Job& job, const std::string& base, bool quiet);
 
 }  // namespace thimble

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -37,19 +36,19 @@ class PromptStyle {
   // Prompt and answer are tokenised apart, so that the border between them is that of inference. Throws Error naming
   // the row where the template can't render it.
   EncodedRow encode(const Row& row) const;
-  // Everything up to where the answer begins; `shots` stand before the turns as earlier exchanges.
-  std::vector<int32_t> prompt(std::span<const Turn> turns, std::span<const Row> shots = {}) const;
+  // Everything up to where the answer begins; `shots` stand before the turns as earlier exchanges. A row's own tools
+  // replace the use case's.
+  std::vector<int32_t> prompt(std::span<const Turn> turns, std::span<const Row> shots = {},
+                              const std::vector<Tool>* own_tools = nullptr) const;
 
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const std::vector<Tool>& tools() const { return tools_; }
   bool tools_in_prompt() const { return tools_in_prompt_; }
-  std::string_view template_source() const { return source_; }
 
  private:
   Json messages(std::span<const Turn> turns, std::span<const Row> shots, std::span<const Tool> tools) const;
 
   Tokenizer tokenizer_;
-  std::string source_;
   ChatTemplate template_;
   bool tools_in_prompt_;
   std::optional<std::string> system_;

@@ -30,7 +30,7 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
   std::vector<GenerateRequest> requests;
   for (const Row& row : rows) {
     GenerateRequest request;
-    request.prompt = style.prompt(row.turns, options.shots);
+    request.prompt = style.prompt(row.turns, options.shots, row.tools ? &*row.tools : nullptr);
     request.max_tokens = options.max_new_tokens;
     request.adapter = options.adapter;
     if (options.constrained) {

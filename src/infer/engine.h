@@ -12,6 +12,7 @@
 
 #include "calls/constraint.h"
 #include "core/progress.h"
+#include "infer/activation_pool.h"
 #include "infer/kv_cache.h"
 #include "infer/prepared_model.h"
 #include "infer/sampler.h"
@@ -30,7 +31,7 @@ struct GenerateRequest {
   int max_tokens = 256;
   SamplingOptions sampling;
   std::vector<std::string> stop;                   // the answer ends before the first of these
-  const ConstraintFactory* constraint = nullptr;   // must outlive the request
+  const ConstraintSet* constraint = nullptr;       // must outlive the request
   int adapter = 0;                                 // as add_adapter returned; 0: the base model
   bool ignore_end = false;                         // go on after end-of-text tokens
   std::function<bool(std::string_view)> on_text;  // each piece of text as it is sure; return false to cancel

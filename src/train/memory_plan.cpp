@@ -3,22 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <limits>
 #include <string>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "train/trainer.h"
 
 namespace thimble {
 namespace {
-
-size_t number_in(const char* path) {  // 0 where there is none ("max")
-  std::ifstream in(path);
-  size_t value = 0;
-  in >> value;
-  return in ? value : 0;
-}
 
 // Bytes that the ops' buffers take for a batch of one row of so many tokens.
 size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& config, Keep keep, int64_t tokens) {
@@ -34,17 +26,6 @@ size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& confi
 }
 
 }  // namespace
-
-size_t available_memory() {
-  size_t available = std::numeric_limits<size_t>::max();
-  std::ifstream in("/proc/meminfo");
-  for (std::string key, rest; in >> key && std::getline(in, rest);)
-    if (key == "MemAvailable:") available = std::stoull(rest) * 1024;
-  const size_t limit = number_in("/sys/fs/cgroup/memory.max");
-  const size_t used = number_in("/sys/fs/cgroup/memory.current");
-  if (limit != 0) available = std::min(available, limit > used ? limit - used : 0);
-  return available;
-}
 
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows) {
   const Lora lora(model, config.lora, 0);

@@ -33,7 +33,4 @@ struct MemoryPlan {
 // machine has room for it. Throws Error with both numbers where even recomputing does not fit.
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows);
 
-// What the process may still take: the machine's free memory, or what a container's limit leaves of it.
-size_t available_memory();
-
 }  // namespace thimble

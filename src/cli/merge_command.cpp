@@ -1,0 +1,33 @@
+#include <fmt/core.h>
+
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "core/error.h"
+#include "data/job.h"
+#include "formats/adapter.h"
+#include "formats/merge.h"
+#include "formats/pull.h"
+
+namespace thimble {
+
+int merge_command(const MergeOptions& options) {
+  std::filesystem::path folder = options.adapter;
+  if (std::filesystem::exists(folder / "thimble.toml")) {
+    const auto run = newest_run(folder);
+    if (!run) throw Error(fmt::format("{}: has no finished run; train one with `thimble tune`", folder.string()));
+    folder = *run / "adapter";
+  }
+  const LoraAdapter adapter = read_adapter(folder);
+  std::string base = options.model;
+  if (base.empty() && !adapter.manifest.empty())
+    base = parse_manifest(adapter.manifest, (folder / "thimble_job.json").string()).base;
+  if (base.empty()) throw Error(fmt::format("{}: names no base model; give it with --model", folder.string()));
+  const ModelFile model = open_model(resolve_model(base));
+  const DType type = *dtype_from_name(options.type);
+  if (options.out.extension() == ".gguf") merge_to_gguf(model, adapter, options.out, type);
+  else merge_to_safetensors(model, adapter, options.out, type);
+  fmt::print("{}\n", options.out.string());
+  return kOk;
+}
+
+}  // namespace thimble
