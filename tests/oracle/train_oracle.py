@@ -2,12 +2,12 @@
 """Training against PyTorch, transformers and PEFT: writes cases that tests/train/oracle_test.cpp compares with.
 
 A case is a folder: model/ (as transformers names it), adapter/ (as PEFT saves it, with B random, not zero),
-batch.json (rows, which tokens are trained, the loss, settings and the losses of 50 AdamW steps) and
+batch.json (rows, which tokens are trained, the loss, settings and the losses of some AdamW steps) and
 expected.safetensors (logits of every row, gradient of every LoRA matrix).
 
   train_oracle.py                          writes the committed cases to tests/golden/train
-  train_oracle.py --live TEST_PROGRAM      makes fresh cases with another seed (and, with --stories FOLDER, the
-                                           real 260 K model) and runs the comparison on them
+  train_oracle.py --live TEST_PROGRAM      makes fresh cases with another seed (and, with --model, of
+                                           trained models) and runs the comparison on them
 """
 
 import argparse
@@ -142,7 +142,7 @@ TOKENIZER = {"version": "1.0", "truncation": None, "padding": None, "added_token
 
 
 def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False, config=None, learning_rate=1e-3,
-               spread=0.1):
+               spread=0.1, steps=STEPS):
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "model").mkdir(parents=True)
@@ -191,7 +191,7 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
     losses = []
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
-    for _ in range(STEPS):
+    for _ in range(steps):
         optimizer.zero_grad()
         step_loss = batch_loss(model, rows)
         step_loss.backward()
@@ -201,7 +201,7 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
     (folder / "batch.json").write_text(json.dumps({
         "rows": rows, "loss": loss.item(), "bf16_difference": bf16_difference, "losses": losses, "learning_rate": learning_rate, "weight_decay": 0.01,
         "clip": 1.0}) + "\n")
-    print(f"{folder}: loss {loss.item():.4f}, after {STEPS} steps {losses[-1]:.4f}, {len(expected)} tensors; "
+    print(f"{folder}: loss {loss.item():.4f}, after {steps} steps {losses[-1]:.4f}, {len(expected)} tensors; "
           f"bf16 costs PyTorch {bf16_difference:.3g}")
 
 
@@ -245,24 +245,35 @@ def gpt2_case(folder, seed):
     write_case(folder, base, rows, GPT2_TARGETS, 4, 8, generator, config=written)
 
 
-def stories_case(folder, stories, seed):
+def real_case(folder, source, seed):
+    """A trained model: a folder as transformers reads it, or a .gguf file (dequantised)."""
     generator = torch.Generator().manual_seed(seed)
-    base = LlamaForCausalLM.from_pretrained(stories).float().eval()
+    path = pathlib.Path(source)
+    if path.suffix == ".gguf":
+        read = LlamaForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        base = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in read.config.to_dict().items()
+                                               if k != "quantization_config"})).eval()
+        base.load_state_dict(read.state_dict())
+    else:
+        base = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     rows = []
-    for length in [64, 30, 101, 7]:  # stories of its own: on noise a trained model's gradients are ill-conditioned
+    for length in [64, 30, 101, 7]:  # the model's own text: on noise a trained model's gradients are ill-conditioned
         tokens = [1]
         while len(tokens) < length:
             with torch.no_grad():
                 chances = logits_of(base, tokens)[-1].softmax(-1)
             tokens.append(int(torch.multinomial(chances, 1, generator=generator)))
         rows.append({"tokens": tokens, "trained": [0] * (length // 3) + [1] * (length - length // 3)})
-    write_case(folder, base, rows, LLAMA_TARGETS, 8, 16, generator, spread=0.02)
+    large = sum(p.numel() for p in base.parameters()) > 1e7
+    write_case(folder, base, rows, LLAMA_TARGETS, 8, 16, generator, spread=0.02, steps=5 if large else STEPS,
+               learning_rate=1e-4 if large else 1e-3)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--live", metavar="TEST_PROGRAM", help="path of the built test_train")
-    parser.add_argument("--stories", metavar="FOLDER", help="the 260 K model as safetensors (make_stories.py)")
+    parser.add_argument("--model", metavar="PATH", action="append", default=[],
+                        help="also a trained Llama model: a folder (make_stories.py makes a small one) or a .gguf file")
     parser.add_argument("--seed", type=int, default=30)
     args = parser.parse_args()
     if not args.live:
@@ -276,8 +287,8 @@ def main():
         llama_case(cases / "llama", args.seed)
         llama_bias_case(cases / "llama_bias", args.seed + 1)
         gpt2_case(cases / "gpt2", args.seed + 2)
-        if args.stories:
-            stories_case(cases / "stories", args.stories, args.seed + 3)
+        for i, source in enumerate(args.model):
+            real_case(cases / f"model_{i}", source, args.seed + 3)
         return subprocess.run([args.live, "--gtest_filter=*Oracle*"],
                               env={**os.environ, "THIMBLE_TRAIN_CASES": str(cases)}).returncode
 

@@ -29,7 +29,7 @@ struct OracleCase {
   std::map<std::string, Tensor> expected;
   double loss = 0;
   double bf16_difference = 0;  // largest of PyTorch's own gradients under bf16 autocast
-  std::vector<double> losses;  // of 50 AdamW steps over all rows
+  std::vector<double> losses;  // of AdamW steps over all rows, 50 of small models
   double learning_rate = 0, weight_decay = 0, clip = 0;
 
   TrainBatch batch() const {

@@ -65,7 +65,7 @@ TEST_P(Oracle, GradientsMatchInBf16) {
   }
 }
 
-TEST_P(Oracle, LossesOfFiftyStepsMatch) {
+TEST_P(Oracle, LossesOfARunMatch) {
   const auto c = test::load_case(GetParam());
   TrainOps ops(*c.model, c.lora.get(), {.precision = GemmPrecision::kF32});
   OptimizerConfig config;
