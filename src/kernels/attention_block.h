@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention.h"
+
+namespace thimble::attention {
+
+// A block of keys and values of one head, unpacked for the kernel.
+inline constexpr int kKeys = 64;      // positions a block
+inline constexpr int kMaxHead = 256;  // head_dim
+inline constexpr int kSpan = 4;       // blocks that are summed up on their own, see attention.cpp
+
+// Unpacks the `count` (<= kKeys) slots' rows; `column` is where the head begins in a row. keys [head_dim][kKeys] and
+// values [count][stride], stride a multiple of 16; what lies past count and past head_dim is zero.
+void unpack_block(const KeyValueView& kv, const int32_t* slots, int count, int64_t column, int head_dim, int stride,
+                  float* keys, float* values);
+
+}  // namespace thimble::attention

@@ -1,0 +1,219 @@
+#include "kernels/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "core/cpu.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "tensor/half.h"
+
+namespace thimble {
+namespace {
+
+std::vector<float> normals(int64_t count, uint64_t seed) {
+  Random random(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = random.normal();
+  return values;
+}
+
+// Keys and values of `slots` slots, stored as `type`, and what they are after rounding.
+struct Storage {
+  DType type;
+  int64_t width;
+  std::vector<float> keys, values;
+  std::vector<std::byte> key_bytes, value_bytes;
+
+  Storage(DType type, int64_t slots, int64_t width) : type(type), width(width) {
+    keys = normals(slots * width, 1);
+    values = normals(slots * width, 2);
+    std::vector<int32_t> order(static_cast<size_t>(slots));
+    std::iota(order.begin(), order.end(), 0);
+    const auto bytes = static_cast<size_t>(slots * width) * (type == DType::kF16 ? 2 : 4);
+    key_bytes.resize(bytes);
+    value_bytes.resize(bytes);
+    store_keys(type, keys.data(), slots, width, order.data(), key_bytes.data());
+    store_keys(type, values.data(), slots, width, order.data(), value_bytes.data());
+    if (type == DType::kF16)
+      for (auto* list : {&keys, &values})
+        for (float& v : *list) v = f16_to_f32(f32_to_f16(v));
+  }
+  KeyValueView view() const { return {type, key_bytes.data(), value_bytes.data(), width}; }
+};
+
+struct Result {
+  std::vector<float> out, lse;
+};
+
+Result run(const std::vector<float>& q, const Storage& kv, const AttentionPlan& plan, const AttentionShape& shape) {
+  Result result{std::vector<float>(static_cast<size_t>(plan.rows() * shape.heads * shape.head_dim), NAN),
+                std::vector<float>(static_cast<size_t>(plan.rows() * shape.heads), NAN)};
+  attention_forward(q.data(), kv.view(), plan, shape, result.out.data(), result.lse.data());
+  return result;
+}
+
+void expect_reference(const Result& result, const std::vector<float>& q, const Storage& kv, const AttentionPlan& plan,
+                      const AttentionShape& shape, const std::string& what) {
+  const int64_t dim = shape.head_dim, group = shape.heads / shape.kv_heads;
+  for (const AttentionSegment& segment : plan.segments) {
+    std::vector<int32_t> slots;
+    for (const KeyRange& range : segment.ancestors)
+      for (int32_t i = 0; i < range.count; ++i) slots.push_back(range.first + i);
+    ASSERT_EQ(static_cast<int32_t>(slots.size()), segment.position);
+    for (int32_t i = 0; i < segment.query_count; ++i) {
+      slots.push_back(segment.key_first + i);
+      const size_t first =
+          plan.window > 0 ? static_cast<size_t>(std::max(0, segment.position + i - plan.window + 1)) : 0;
+      for (int h = 0; h < shape.heads; ++h) {
+        const int64_t head = (segment.query_first + i) * shape.heads + h;
+        std::vector<double> weights(slots.size());
+        double top = -1e300, total = 0;
+        for (size_t s = first; s < slots.size(); ++s) {
+          double dot = 0;
+          for (int64_t d = 0; d < dim; ++d)
+            dot += static_cast<double>(q[static_cast<size_t>(head * dim + d)]) *
+                   kv.keys[static_cast<size_t>(slots[s] * kv.width + h / group * dim + d)];
+          weights[s] = dot * shape.scale;
+          top = std::max(top, weights[s]);
+        }
+        for (size_t s = first; s < slots.size(); ++s) total += weights[s] = std::exp(weights[s] - top);
+        ASSERT_NEAR(result.lse[static_cast<size_t>(head)], top + std::log(total), 1e-4) << what;
+        for (int64_t d = 0; d < dim; ++d) {
+          double sum = 0;
+          for (size_t s = first; s < slots.size(); ++s)
+            sum += weights[s] * kv.values[static_cast<size_t>(slots[s] * kv.width + h / group * dim + d)];
+          ASSERT_NEAR(result.out[static_cast<size_t>(head * dim + d)], sum / total, 2e-5)
+              << what << " row " << segment.query_first + i << " head " << h << " element " << d;
+        }
+      }
+    }
+  }
+}
+
+AttentionShape shape_of(int heads, int kv_heads, int head_dim) {
+  return {heads, kv_heads, head_dim, 1.0f / std::sqrt(static_cast<float>(head_dim))};
+}
+
+// A prompt whose start two branches share, a packed row on its own, and a row that decodes after a chunk: slots in no
+// particular place.
+AttentionPlan tree_plan() {
+  AttentionPlan plan;
+  plan.segments.push_back({0, 70, 300, 0, {}});
+  plan.segments.push_back({70, 33, 10, 70, {{300, 70}}});
+  plan.segments.push_back({103, 1, 60, 70, {{300, 70}}});
+  plan.segments.push_back({104, 5, 80, 103, {{300, 70}, {10, 33}}});
+  plan.segments.push_back({109, 21, 500, 0, {}});
+  plan.segments.push_back({130, 1, 200, 91, {{300, 70}, {500, 21}}});
+  return plan;
+}
+
+class AttentionTest : public ::testing::Test {
+ protected:
+  void TearDown() override { force_cpu(cpu_detected()); }
+};
+
+TEST_F(AttentionTest, MatchesReferenceForTreesWindowsAndShapes) {
+  for (const CpuLevel level : cpu_levels()) {
+    force_cpu(level);
+    for (const auto& [heads, kv_heads, head_dim] :
+         {std::array{9, 3, 64}, {4, 4, 8}, {2, 1, 40}, {8, 2, 128}, {2, 2, 256}, {3, 1, 16}, {5, 1, 6}}) {
+      for (const int window : {0, 1, 50}) {
+        for (const DType type : {DType::kF32, DType::kF16}) {
+          AttentionPlan plan = tree_plan();
+          plan.window = window;
+          const AttentionShape shape = shape_of(heads, kv_heads, head_dim);
+          const Storage kv(type, 530, int64_t{kv_heads} * head_dim);
+          const std::vector<float> q = normals(plan.rows() * heads * head_dim, 3);
+          expect_reference(run(q, kv, plan, shape), q, kv, plan, shape,
+                           std::string(cpu_level_name(level)) + " " + std::string(dtype_info(type).name) + " heads " +
+                               std::to_string(heads) + "/" + std::to_string(kv_heads) + " x " +
+                               std::to_string(head_dim) + " window " + std::to_string(window));
+        }
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, MatchesReferenceWhenThreadsShareALongPast) {
+  for (const CpuLevel level : cpu_levels()) {
+    force_cpu(level);
+    const AttentionShape shape = shape_of(3, 1, 64);
+    const Storage kv(DType::kF16, 1501, 64);
+    const std::vector<float> q = normals(3 * 64, 3);
+    const AttentionPlan plan{{{0, 1, 1500, 1500, {{0, 700}, {700, 800}}}}, 0};
+    expect_reference(run(q, kv, plan, shape), q, kv, plan, shape, std::string(cpu_level_name(level)));
+  }
+}
+
+// A row's bits must not depend on how its prompt was cut, where its keys lie, what runs beside it, or on how many
+// threads: greedy answers would change with the cache.
+TEST_F(AttentionTest, RowsAreBitIdenticalWhateverTheChunksSlotsAndThreads) {
+  const int pool = threads().size();
+  const int32_t length = 700;
+  const AttentionShape shape = shape_of(6, 2, 64);
+  const int64_t width = 128, row = int64_t{shape.heads} * shape.head_dim;
+  const std::vector<float> q = normals(length * row, 3);
+  for (const CpuLevel level : cpu_levels()) {
+    force_cpu(level);
+    for (const int window : {0, 300}) {
+      const Storage kv(DType::kF16, length, width);
+      const AttentionPlan whole{{{0, length, 0, 0, {}}}, window};
+      const Result expected = run(q, kv, whole, shape);
+
+      // The same keys in another place, cut in two.
+      Storage moved = kv;
+      moved.key_bytes.resize(kv.key_bytes.size() * 2);
+      moved.value_bytes.resize(kv.value_bytes.size() * 2);
+      const auto slot_of = [&](int32_t position) { return position < 333 ? position + 900 : position - 300; };
+      for (int32_t p = 0; p < length; ++p) {
+        const auto bytes = static_cast<size_t>(width) * 2;
+        std::memcpy(moved.key_bytes.data() + static_cast<size_t>(slot_of(p)) * bytes,
+                    kv.key_bytes.data() + static_cast<size_t>(p) * bytes, bytes);
+        std::memcpy(moved.value_bytes.data() + static_cast<size_t>(slot_of(p)) * bytes,
+                    kv.value_bytes.data() + static_cast<size_t>(p) * bytes, bytes);
+      }
+      for (const int count : {1, 2, 3}) {
+        set_threads(count);
+        for (const int32_t chunk : {1, 7, 64, 333, 700}) {
+          for (int32_t first = 0; first < length; first += chunk) {
+            if (chunk == 1 && first % 50 != 49 && first < 650) continue;
+            const int32_t rows = std::min(chunk, length - first);
+            if (first < 333 && first + rows > 333) continue;  // its own keys must follow each other
+            AttentionSegment segment{0, rows, slot_of(first), first, {}};
+            if (first > 0) segment.ancestors.push_back({900, std::min(first, 333)});
+            if (first > 333) segment.ancestors.push_back({33, first - 333});
+            const AttentionPlan plan{{segment}, window};
+            const std::vector<float> part(q.begin() + first * row, q.begin() + (first + rows) * row);
+            const Result result = run(part, moved, plan, shape);
+            ASSERT_EQ(
+                std::memcmp(result.out.data(), expected.out.data() + first * row, result.out.size() * sizeof(float)), 0)
+                << cpu_level_name(level) << " rows " << first << " + " << rows << " window " << window << " threads "
+                << count;
+          }
+        }
+      }
+      set_threads(pool);
+    }
+  }
+}
+
+TEST_F(AttentionTest, StoresKeysRoundedToNearestEven) {
+  const std::vector<float> rows = {1.0f, 1.00048828125f, -2.5f, 65504.0f, 1e-7f, 0.1f, 3.0f, 4.0f, 5.0f, 6.0f};
+  for (const CpuLevel level : cpu_levels()) {
+    force_cpu(level);
+    std::vector<uint16_t> stored(3 * 10, 0);
+    const int32_t slot = 2;
+    store_keys(DType::kF16, rows.data(), 1, 10, &slot, reinterpret_cast<std::byte*>(stored.data()));
+    for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(stored[20 + i], f32_to_f16(rows[i])) << cpu_level_name(level);
+    EXPECT_EQ(stored[19], 0);
+  }
+}
+
+}  // namespace
+}  // namespace thimble
