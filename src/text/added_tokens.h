@@ -16,7 +16,7 @@ struct AddedToken {
   bool special = false;      // a control token: skipped when decoding, and no match where specials are not parsed
   bool single_word = false;  // not inside a word
   bool lstrip = false, rstrip = false;  // takes the white space beside it along
-  bool normalized = false;   // sought in normalised text
+  bool normalized = false;              // sought in normalised text
 };
 
 // Finds added tokens as Hugging Face's AddedVocabulary does: leftmost first, of several the longest.

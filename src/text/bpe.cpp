@@ -56,7 +56,10 @@ void Bpe::add_merge(std::string_view left, std::string_view right) {
   const int32_t a = id_of(left), b = id_of(right), c = id_of(whole);
   if (a < 0 || b < 0 || c < 0)
     throw Error(fmt::format("tokenizer: merge {} ('{}' + '{}') names '{}', which is not in the vocabulary", next_rank_,
-                            left, right, a < 0 ? left : b < 0 ? right : std::string_view(whole)));
+                            left, right,
+                            a < 0   ? left
+                            : b < 0 ? right
+                                    : std::string_view(whole)));
   merges_.add(a, b, {next_rank_++, c});
 }
 

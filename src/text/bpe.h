@@ -63,15 +63,15 @@ class Bpe {
   std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
   MergeTable merges_;
   uint32_t next_rank_ = 0;
-  std::vector<int32_t> common_;                    // symbol of a character below kCommon; -1: none
-  std::unordered_map<char32_t, int32_t> rare_;     // the same above
-  std::array<int32_t, 256> byte_symbols_;          // symbol of a byte of the byte-level alphabet; -1: none
-  std::array<int32_t, 256> byte_tokens_;           // "<0x0A>"; -1: none
-  int32_t first_extra_ = 0;                        // symbols from here on are characters that are no token
+  std::vector<int32_t> common_;                 // symbol of a character below kCommon; -1: none
+  std::unordered_map<char32_t, int32_t> rare_;  // the same above
+  std::array<int32_t, 256> byte_symbols_;       // symbol of a byte of the byte-level alphabet; -1: none
+  std::array<int32_t, 256> byte_tokens_;        // "<0x0A>"; -1: none
+  int32_t first_extra_ = 0;                     // symbols from here on are characters that are no token
   std::vector<std::string> extra_;
   bool plain_bytes_ = false;   // every byte has a symbol, and nothing but merging is to be done
   bool cut_at_marks_ = false;  // pieces may be cut before a SentencePiece mark
-  uint32_t serial_ = 0;                            // tells this vocabulary's entries in the word cache
+  uint32_t serial_ = 0;        // tells this vocabulary's entries in the word cache
 };
 
 // Merges symbols in place. Exposed for tests and benchmarks.

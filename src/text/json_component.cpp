@@ -86,7 +86,7 @@ dom::object JsonComponent::object(std::string_view key) const {
   return value;
 }
 
-JsonComponent JsonComponent::component(std::string_view key) const { 
+JsonComponent JsonComponent::component(std::string_view key) const {
   return {get(key), place_ == "tokenizer.json" ? std::string(key) : fmt::format("{}: {}", place_, key)};
 }
 

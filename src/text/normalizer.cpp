@@ -8,7 +8,6 @@
 #include "core/error.h"
 #include "text/byte_level.h"
 #include "text/normalizer_tables.h"
-#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace thimble {
@@ -23,9 +22,8 @@ bool is_ascii(std::string_view text) {
 void normalize_known(utf8proc_option_t options, std::string_view text, std::string& out) {
   if (text.empty()) return;
   utf8proc_uint8_t* raw = nullptr;
-  const utf8proc_ssize_t length =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &raw, options);
+  const utf8proc_ssize_t length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                               static_cast<utf8proc_ssize_t>(text.size()), &raw, options);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> guard(raw, std::free);
   if (length < 0) throw Error(std::string("cannot normalise the text: ") + utf8proc_errmsg(length));
   out.append(reinterpret_cast<const char*>(raw), static_cast<size_t>(length));
@@ -91,18 +89,8 @@ std::string strip_accents(std::string_view text) {
   return out;
 }
 
-std::string replace(const Normalizer::Replace& step, std::string_view text) {
-  std::string out;
-  size_t copied = 0;
-  const bool additions = !step.pattern.is_literal() && has_unicode_additions(text);
-  step.pattern.for_each(text, additions, [&](size_t begin, size_t end) {
-    out += text.substr(copied, begin - copied);
-    out += step.content;
-    copied = end;
-  });
-  out += text.substr(copied);
-  return out;
-}
+// More than any real rewriting adds, and little enough for memory.
+size_t most_bytes(size_t input) { return input * 64 + (1 << 16); }
 
 struct Apply {
   std::string text;
@@ -111,7 +99,9 @@ struct Apply {
   std::string operator()(const Normalizer::Lowercase&) { return lowercase(text); }
   std::string operator()(const Normalizer::StripAccents&) { return strip_accents(text); }
   std::string operator()(const Normalizer::Strip& step) { return strip(step, text); }
-  std::string operator()(const Normalizer::Replace& step) { return replace(step, text); }
+  std::string operator()(const Normalizer::Replace& step) {
+    return step.pattern.replace_all(text, step.content, most_bytes(text.size()));
+  }
   std::string operator()(const Normalizer::Prepend& step) { return text.empty() ? text : step.text + text; }
   std::string operator()(const Normalizer::ByteLevel&) { return bytes_to_byte_level(text); }
 };
@@ -122,7 +112,11 @@ void Normalizer::add(Step step) { steps_.push_back(std::move(step)); }
 
 std::string Normalizer::apply(std::string_view text) const {
   std::string out(text);
-  for (const Step& step : steps_) out = std::visit(Apply{std::move(out)}, step);
+  for (const Step& step : steps_) {
+    out = std::visit(Apply{std::move(out)}, step);
+    if (out.size() > most_bytes(text.size()))
+      throw Error("the tokenizer's normalizer makes the text far too long; restore its tokenizer.json");
+  }
   return out;
 }
 

@@ -4,7 +4,11 @@
 #include <fmt/core.h>
 #include <pcre2.h>
 
+#include <algorithm>
+#include <new>
+
 #include "core/error.h"
+#include "text/unicode_additions.h"
 
 namespace thimble {
 namespace {
@@ -58,9 +62,9 @@ struct Pattern::Code {
     pcre2_set_max_pattern_length(context.get(), 1 << 16);
     int error = 0;
     size_t place = 0;
-    code = pcre2_compile(pointer(expression), expression.size(),
-                         PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &place,
-                         context.get());
+    code =
+        pcre2_compile(pointer(expression), expression.size(),
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &place, context.get());
     if (code == nullptr)
       throw Error(fmt::format("the tokenizer's pattern '{}' is not a regular expression that can be used here: {}",
                               original, error_text(error)));
@@ -113,6 +117,21 @@ bool Pattern::find(std::string_view text, size_t from, bool additions, Match& ma
   // \K in a look-ahead can put the start behind the end.
   match = {std::min(ends[0], ends[1]), ends[1]};
   return true;
+}
+
+std::string Pattern::replace_all(std::string_view text, std::string_view content, size_t growth) const {
+  std::string out;
+  size_t copied = 0;
+  const bool additions = !is_literal() && has_unicode_additions(text);
+  for_each(text, additions, [&](size_t begin, size_t end) {
+    out += text.substr(copied, begin - copied);
+    out += content;
+    copied = end;
+    if (out.size() > copied + growth)
+      throw Error(fmt::format("the tokenizer's Replace of '{}' makes a text of {} bytes far too long",
+                              is_literal() ? literal_ : expression_, text.size()));
+  });
+  return out += text.substr(copied);
 }
 
 }  // namespace thimble

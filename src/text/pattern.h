@@ -40,6 +40,9 @@ class Pattern {
     }
   }
 
+  // The text with `content` in place of every match. Throws Error where that lengthens it by more than `growth` bytes.
+  std::string replace_all(std::string_view text, std::string_view content, size_t growth) const;
+
   // The text of a literal pattern; empty for an expression.
   const std::string& literal_text() const { return literal_; }
   bool is_literal() const { return plain_ == nullptr; }

@@ -15,8 +15,9 @@ constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3
 
 // Names that PCRE2 knows as binary properties; other long names are scripts.
 constexpr std::array<std::string_view, 10> kBinary = {
-    "Alphabetic", "Emoji", "Emoji_Presentation", "Extended_Pictographic", "Ideographic", "Lowercase", "Uppercase",
-    "White_Space", "Any", "ASCII"};
+    "Alphabetic",  "Emoji",     "Emoji_Presentation", "Extended_Pictographic",
+    "Ideographic", "Lowercase", "Uppercase",          "White_Space",
+    "Any",         "ASCII"};
 
 class Translator {
  public:
@@ -181,8 +182,8 @@ class Translator {
       negated = !negated;
       name.remove_prefix(1);
     }
-    if (name.empty() || name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_") !=
-                            std::string_view::npos)
+    if (name.empty() ||
+        name.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_") != std::string_view::npos)
       refuse(fmt::format("the property '{}'", name));
     if (name.size() <= 2) return category(name, negated);
     if (std::find(kBinary.begin(), kBinary.end(), name) != kBinary.end()) {

@@ -24,7 +24,8 @@ void read_template(const JsonComponent& component, TokenizerParts& parts) {
     const JsonComponent part(entry, component.place() + ": single");
     part.allow({"Sequence", "SpecialToken"});
     if (part.has("Sequence")) {
-      if (part.component("Sequence").text("id") != "A" || behind) component.refuse("'single' must hold the sequence A once");
+      if (part.component("Sequence").text("id") != "A" || behind)
+        component.refuse("'single' must hold the sequence A once");
       behind = true;
       continue;
     }

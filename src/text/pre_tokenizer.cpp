@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "text/byte_level.h"
 #include "text/unicode_additions.h"
 
@@ -101,8 +102,7 @@ struct RunStep {
           text += c;
         }
       }
-      const bool wanted =
-          step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && piece.starts_input);
+      const bool wanted = step.prepend == Prepend::kAlways || (step.prepend == Prepend::kFirst && piece.starts_input);
       if (wanted && !text.starts_with(step.replacement)) text.insert(0, step.replacement);
       piece.text = keep(storage, std::move(text));
       if (step.split) {
@@ -132,7 +132,14 @@ struct RunStep {
 
 }  // namespace
 
-void PreTokenizer::add(Step step) { steps_.push_back(std::move(step)); }
+void PreTokenizer::add(Step step) {
+  // Each ByteLevel may double the text.
+  constexpr ptrdiff_t kMostByteLevels = 4;
+  steps_.push_back(std::move(step));
+  const auto is_byte_level = [](const Step& s) { return std::holds_alternative<ByteLevel>(s); };
+  if (std::count_if(steps_.begin(), steps_.end(), is_byte_level) > kMostByteLevels)
+    throw Error("tokenizer.json: pre_tokenizer: more than four ByteLevel steps are not supported");
+}
 
 void PreTokenizer::run(Piece input, std::deque<std::string>& storage, std::vector<Piece>& pieces) const {
   if (input.text.empty()) return;
@@ -149,6 +156,9 @@ void PreTokenizer::run(Piece input, std::deque<std::string>& storage, std::vecto
     in.swap(out);
   }
   pieces.insert(pieces.end(), in.begin(), in.end());
+  constexpr size_t kKept = 1 << 18;  // pieces; a thread that once read a book need not stay that large
+  if (in.capacity() > kKept) in = {};
+  if (out.capacity() > kKept) out = {};
 }
 
 }  // namespace thimble

@@ -4,7 +4,6 @@
 
 #include "core/error.h"
 #include "text/byte_level.h"
-#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace thimble {
@@ -27,16 +26,11 @@ std::optional<char> fallback_byte(std::string_view token) {
   return static_cast<char>(high * 16 + low);
 }
 
+// No token grows by more.
+constexpr size_t kMostGrowth = 1 << 20;
+
 std::string replace_all(const Pattern& pattern, std::string_view content, std::string_view text) {
-  std::string out;
-  size_t copied = 0;
-  const bool additions = !pattern.is_literal() && has_unicode_additions(text);
-  pattern.for_each(text, additions, [&](size_t begin, size_t end) {
-    out += text.substr(copied, begin - copied);
-    out += content;
-    copied = end;
-  });
-  return out += text.substr(copied);
+  return pattern.replace_all(text, content, kMostGrowth);
 }
 
 size_t count_leading(std::string_view text, std::string_view what, size_t most) {

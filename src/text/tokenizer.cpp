@@ -14,11 +14,26 @@ namespace thimble {
 namespace {
 
 // Names under which models end an answer or a turn.
-constexpr std::array<std::string_view, 16> kEndNames = {
-    "<|im_end|>", "<|eot_id|>",     "<|eom_id|>",  "<|end|>",
-    "<|eot|>",    "<|endoftext|>",  "<|return|>",  "<|call|>",
-    "<EOT>",      "<|end_of_text|>", "<end_of_turn>", "<|end_of_turn|>",
-    "<turn|>",    "<end_of_utterance>", "<|endofturn|>", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+constexpr std::array<std::string_view, 16> kEndNames = {"<|im_end|>",
+                                                        "<|eot_id|>",
+                                                        "<|eom_id|>",
+                                                        "<|end|>",
+                                                        "<|eot|>",
+                                                        "<|endoftext|>",
+                                                        "<|return|>",
+                                                        "<|call|>",
+                                                        "<EOT>",
+                                                        "<|end_of_text|>",
+                                                        "<end_of_turn>",
+                                                        "<|end_of_turn|>",
+                                                        "<turn|>",
+                                                        "<end_of_utterance>",
+                                                        "<|endofturn|>",
+                                                        "<\xEF\xBD\x9C"
+                                                        "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+
+// What a thread keeps for the next text.
+constexpr size_t kKeptPieces = 1 << 18;
 
 }  // namespace
 
@@ -83,6 +98,7 @@ struct Tokenizer::State {
     storage.clear();
     parts.pre_tokenizer.run(text, storage, pieces);
     for (const Piece& piece : pieces) parts.model->encode(piece.text, yields_bytes, out);
+    if (pieces.capacity() > kKeptPieces) pieces = {};
   }
 
   // Text between added tokens that are sought before normalising.

@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "text/gguf_rules.h"
@@ -43,8 +44,9 @@ void read_special_ids(const Vocabulary& vocabulary, TokenizerParts& parts) {
   const auto read = [&](const std::optional<int>& id, const char* name, std::optional<int32_t>& out) {
     if (!id) return;
     if (*id < 0 || static_cast<size_t>(*id) >= parts.tokens.size())
-      throw Error(fmt::format("tokenizer.ggml.{}_token_id is {}, beyond the vocabulary of {} tokens; the file is damaged",
-                              name, *id, parts.tokens.size()));
+      throw Error(
+          fmt::format("tokenizer.ggml.{}_token_id is {}, beyond the vocabulary of {} tokens; the file is damaged", name,
+                      *id, parts.tokens.size()));
     out = *id;
   };
   read(vocabulary.bos, "bos", parts.bos);
@@ -55,16 +57,36 @@ void read_special_ids(const Vocabulary& vocabulary, TokenizerParts& parts) {
 
 void add_ends(const Vocabulary& vocabulary, bool default_bos, TokenizerParts& parts) {
   if (vocabulary.add_bos.value_or(default_bos)) {
-    if (!parts.bos) throw Error("tokenizer.ggml.add_bos_token is set, but the file names no tokenizer.ggml.bos_token_id");
+    if (!parts.bos)
+      throw Error("tokenizer.ggml.add_bos_token is set, but the file names no tokenizer.ggml.bos_token_id");
     parts.prefix.push_back(*parts.bos);
   }
   if (vocabulary.add_eos.value_or(false)) {
-    if (!parts.eos) throw Error("tokenizer.ggml.add_eos_token is set, but the file names no tokenizer.ggml.eos_token_id");
+    if (!parts.eos)
+      throw Error("tokenizer.ggml.add_eos_token is set, but the file names no tokenizer.ggml.eos_token_id");
     parts.suffix.push_back(*parts.eos);
   }
 }
 
-void read_byte_level(const Vocabulary& vocabulary, TokenizerParts& parts, const std::vector<int32_t>& candidates) {
+// Text never becomes a control token, save one that merges make from text: Hugging Face's BPE makes it then, too.
+std::vector<int32_t> with_merged_controls(const Vocabulary& vocabulary, const TokenizerParts& parts,
+                                          std::vector<int32_t> candidates) {
+  std::unordered_map<std::string, int32_t> controls;
+  for (const AddedToken& token : parts.added)
+    if (token.special) controls.emplace(token.content, token.id);
+  for (std::string merge : vocabulary.merges) {
+    const size_t space = merge.find(' ', 1);
+    if (space == std::string::npos) continue;
+    const auto found = controls.find(merge.erase(space, 1));
+    if (found == controls.end()) continue;
+    candidates.push_back(found->second);
+    controls.erase(found);
+  }
+  return candidates;
+}
+
+void read_byte_level(const Vocabulary& vocabulary, TokenizerParts& parts, const std::vector<int32_t>& plain) {
+  const std::vector<int32_t> candidates = with_merged_controls(vocabulary, parts, plain);
   if (vocabulary.merges.empty()) throw Error("the GGUF file has no tokenizer.ggml.merges, which its tokenizer needs");
   const GgufRule rule = add_gguf_rule(vocabulary.pre, parts.normalizer, parts.pre_tokenizer);
   Bpe::Options options;
@@ -130,9 +152,10 @@ TokenizerParts read_gguf_tokenizer(const Vocabulary& vocabulary) {
   } else if (vocabulary.model == "llama") {
     read_sentence_piece(vocabulary, parts, candidates);
   } else {
-    throw Error(fmt::format("the GGUF file's tokenizer is '{}', which is not supported; use a model with a byte-level "
-                            "BPE ('gpt2') or SentencePiece-style BPE ('llama') tokenizer",
-                            vocabulary.model));
+    throw Error(
+        fmt::format("the GGUF file's tokenizer is '{}', which is not supported; use a model with a byte-level "
+                    "BPE ('gpt2') or SentencePiece-style BPE ('llama') tokenizer",
+                    vocabulary.model));
   }
   return parts;
 }

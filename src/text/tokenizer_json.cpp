@@ -55,8 +55,8 @@ void read_merges(const JsonComponent& model, Bpe& bpe) {
       const std::string_view pair = entry.get_string();
       const size_t space = pair.find(' ');
       if (space == std::string_view::npos || pair.find(' ', space + 1) != std::string_view::npos)
-        throw Error(fmt::format("tokenizer.json: model: merge {} ('{}') is not two tokens with a space between", index,
-                                pair));
+        throw Error(
+            fmt::format("tokenizer.json: model: merge {} ('{}') is not two tokens with a space between", index, pair));
       left = pair.substr(0, space);
       right = pair.substr(space + 1);
     } else {  // ["Ġ", "t"]
@@ -73,7 +73,8 @@ void read_merges(const JsonComponent& model, Bpe& bpe) {
 void read_model(const JsonComponent& model, TokenizerParts& parts) {
   const std::string type = model.has("type") ? model.text("type") : model.has("merges") ? "BPE" : "";
   if (type != "BPE")
-    throw Error(fmt::format("tokenizer.json: model type '{}' is not supported; use a model with a BPE tokenizer", type));
+    throw Error(
+        fmt::format("tokenizer.json: model type '{}' is not supported; use a model with a BPE tokenizer", type));
   model.allow({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
                "byte_fallback", "ignore_merges", "vocab", "merges"});
   if (model.has("dropout") && model.number("dropout") != 0)
@@ -95,8 +96,8 @@ void read_model(const JsonComponent& model, TokenizerParts& parts) {
   options.ignore_merges = model.flag("ignore_merges", false);
   const std::string unk = model.text_or("unk_token", "");
   if (!unk.empty()) {
-    const auto found = std::find_if(candidates.begin(), candidates.end(),
-                                    [&](int32_t id) { return parts.tokens[id] == unk; });
+    const auto found =
+        std::find_if(candidates.begin(), candidates.end(), [&](int32_t id) { return parts.tokens[id] == unk; });
     if (found == candidates.end())
       throw Error(fmt::format("tokenizer.json: model: unk_token '{}' is not in the vocabulary", unk));
     options.unk = *found;

@@ -16,7 +16,7 @@ namespace thimble {
 
 // What a tokenizer is made of, whichever format it came from.
 struct TokenizerParts {
-  std::vector<std::string> tokens;   // by id, added ones included; empty where an id is no token
+  std::vector<std::string> tokens;  // by id, added ones included; empty where an id is no token
   std::vector<AddedToken> added;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;

@@ -29,7 +29,9 @@ TEST(Utf8, ReplacesMaximalPartsAsPythonDoes) {
       {"\xe0\x80\xaf", r + r + r},
       {"\xed\xa0\x80", r + r + r},
       {"\xf4\x90\x80\x80", r + r + r + r},
-      {"\xf0\x9f\x98" "a", r + "a"},
+      {"\xf0\x9f\x98"
+       "a",
+       r + "a"},
       {"\xe2\x82", r},
       {"\xf0\x9f\x98\x80", "😀"},
       {"\xe2\x28\xa1", r + "(" + r},
@@ -75,8 +77,9 @@ TEST(Pattern, KnowsCharactersNewerThanUnicode14) {
 }
 
 TEST(Pattern, RefusesWhatTheDialectsDoNotShare) {
-  for (const char* expression : {"(", "[a[b]]", "[a&&b]", "[[:alpha:]]", "(?m:a)", "(?<n>a)", R"(\h)", R"(\1)", R"(a{1,2}+)",
-                                 R"([\W])", R"(\p{No Such}))", R"(\p{NoSuchScript})", "a\\", "[]a]", R"(\p{L)"})
+  for (const char* expression :
+       {"(", "[a[b]]", "[a&&b]", "[[:alpha:]]", "(?m:a)", "(?<n>a)", R"(\h)", R"(\1)", R"(a{1,2}+)", R"([\W])",
+        R"(\p{No Such}))", R"(\p{NoSuchScript})", "a\\", "[]a]", R"(\p{L)"})
     EXPECT_THROW(Pattern::regex(expression), Error) << expression;
 }
 
@@ -112,7 +115,8 @@ TEST(PreTokenizer, TreatsMatchesAsTheBehaviorSays) {
 
 TEST(PreTokenizer, PutsMetaspacesWhereTheSchemeSays) {
   using P = PreTokenizer::Metaspace::Prepend;
-  EXPECT_THAT(pieces(PreTokenizer::Metaspace{"▁", P::kAlways, true}, "Hey  you"), testing::ElementsAre("▁Hey", "▁", "▁you"));
+  EXPECT_THAT(pieces(PreTokenizer::Metaspace{"▁", P::kAlways, true}, "Hey  you"),
+              testing::ElementsAre("▁Hey", "▁", "▁you"));
   EXPECT_THAT(pieces(PreTokenizer::Metaspace{"▁", P::kNever, false}, "Hey you"), testing::ElementsAre("Hey▁you"));
   EXPECT_THAT(pieces(PreTokenizer::Metaspace{"▁", P::kFirst, false}, " Hey"), testing::ElementsAre("▁Hey"));
 }

@@ -30,7 +30,9 @@ Tokenizer from_json(const std::string& text) {
   return Tokenizer::from(vocabulary);
 }
 
-json golden_json(const std::string& name) { return json::parse(read_file(test::golden("text/tokenizer/" + name + ".json"))); }
+json golden_json(const std::string& name) {
+  return json::parse(read_file(test::golden("text/tokenizer/" + name + ".json")));
+}
 
 std::string from_hex(const std::string& hex) {
   std::string bytes;
@@ -116,8 +118,23 @@ TEST(Tokenizer, ReadsTheSameFromGgufArraysAsFromTokenizerJson) {
   Vocabulary vocabulary = as_gguf(golden, "gpt2", "llama-bpe");
   vocabulary.bos = 600;
   const Tokenizer gguf = Tokenizer::from(vocabulary), reference = from_json(golden.dump());
-  for (const char* text : {"", "I've 12345 apples", "def f(x):\n\treturn x  # ok", "😶‍🌫️ <|im_end|> 中文", "a\xff" "b"})
+  for (const char* text : {"", "I've 12345 apples", "def f(x):\n\treturn x  # ok", "😶‍🌫️ <|im_end|> 中文",
+                           "a\xff"
+                           "b"})
     EXPECT_EQ(gguf.encode(text, {true, true}), reference.encode(text, {true, true})) << text;
+}
+
+TEST(Tokenizer, KnowsLlamaCppsSplittingRules) {
+  const json golden = golden_json("byte_level");
+  for (const char* rule :
+       {"", "default", "falcon", "smollm", "gpt-2", "olmo", "llama-bpe", "dbrx", "qwen2", "qwen35", "stablelm2",
+        "tekken", "gpt-4o", "bloom", "viking", "seed-coder", "bailingmoe", "deepseek-coder", "deepseek-v3"}) {
+    Vocabulary vocabulary = as_gguf(golden, "gpt2", rule);
+    vocabulary.bos = 600;
+    const Tokenizer tokenizer = Tokenizer::from(vocabulary);
+    const std::string text = "It's 12345 x²\r\n\tcafé, 中文 \U00031350 😶‍🌫️!!  end ";
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text) << rule;
+  }
 }
 
 TEST(Tokenizer, MergesByScoreAsByMerges) {
@@ -131,10 +148,10 @@ TEST(Tokenizer, MergesByScoreAsByMerges) {
   for (size_t id = 3; id < 259; ++id) vocabulary.types[id] = 6;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) vocabulary.scores.push_back(-static_cast<float>(id));
   const Tokenizer gguf = Tokenizer::from(vocabulary), reference = from_json(golden.dump());
-  for (const char* text : {"", " ", "   a  b", "I've 12345 apples", "def f(x):\n\treturn x", "😶‍🌫️ </s> 中文", "x<s> y"})
+  for (const char* text :
+       {"", " ", "   a  b", "I've 12345 apples", "def f(x):\n\treturn x", "😶‍🌫️ </s> 中文", "x<s> y"})
     EXPECT_EQ(gguf.encode(text, {true, true}), reference.encode(text, {true, true})) << text;
 }
-
 
 class LlamaCppVectors : public testing::TestWithParam<const char*> {};
 
@@ -198,12 +215,14 @@ TEST(Tokenizer, FindsWhereAnswersEnd) {
   json golden = golden_json("byte_level");
   Vocabulary vocabulary;
   vocabulary.tokenizer_json = golden.dump();
-  vocabulary.tokenizer_config_json = R"({"bos_token": {"content": "<|begin|>"}, "eos_token": "<|im_start|>", "pad_token": null})";
+  vocabulary.tokenizer_config_json =
+      R"({"bos_token": {"content": "<|begin|>"}, "eos_token": "<|im_start|>", "pad_token": null})";
   const Tokenizer tokenizer = Tokenizer::from(vocabulary);
   EXPECT_EQ(tokenizer.bos(), tokenizer.id_of("<|begin|>"));
   EXPECT_EQ(tokenizer.eos(), tokenizer.id_of("<|im_start|>"));
   EXPECT_EQ(tokenizer.pad(), std::nullopt);
-  EXPECT_THAT(tokenizer.end_ids(), testing::ElementsAre(*tokenizer.id_of("<|im_start|>"), *tokenizer.id_of("<|im_end|>")));
+  EXPECT_THAT(tokenizer.end_ids(),
+              testing::ElementsAre(*tokenizer.id_of("<|im_start|>"), *tokenizer.id_of("<|im_end|>")));
   EXPECT_TRUE(tokenizer.ends_answer(*tokenizer.id_of("<|im_end|>")));
   EXPECT_FALSE(tokenizer.ends_answer(*tokenizer.id_of("<|begin|>")));
   EXPECT_TRUE(tokenizer.is_special(*tokenizer.id_of("<|begin|>")));
@@ -258,22 +277,22 @@ TEST_P(RefusedTokenizer, IsNamed) {
 
 INSTANTIATE_TEST_SUITE_P(
     Tokenizer, RefusedTokenizer,
-    testing::Values(Refusal{"/model/type", R"("Unigram")", "'Unigram'"}, Refusal{"/model/type", R"("WordPiece")", "'WordPiece'"},
-                    Refusal{"/normalizer", R"({"type":"Nmt"})", "'Nmt'"},
-                    Refusal{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Precompiled"}]})", "'Precompiled'"},
-                    Refusal{"/pre_tokenizer", R"({"type":"UnicodeScripts"})", "'UnicodeScripts'"},
-                    Refusal{"/pre_tokenizer", R"({"type":"Digits","surprise":1})", "'surprise'"},
-                    Refusal{"/pre_tokenizer", R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})", "'('"},
-                    Refusal{"/pre_tokenizer", R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Odd"})", "'Odd'"},
-                    Refusal{"/decoder", R"({"type":"CTC"})", "'CTC'"},
-                    Refusal{"/post_processor", R"({"type":"Magic"})", "'Magic'"},
-                    Refusal{"/post_processor/processors/1/special_tokens/<|begin|>/ids", "[9999]", "9999"},
-                    Refusal{"/surprise", "1", "'surprise'"}, Refusal{"/model/surprise", "1", "'surprise'"},
-                    Refusal{"/model/dropout", "0.1", "dropout"}, Refusal{"/model/merges/0", R"(["q","nope"])", "'nope'"},
-                    Refusal{"/model/merges/0", R"("abc")", "'abc'"}, Refusal{"/model/vocab/!", "-1", "'!'"},
-                    Refusal{"/model/vocab/!", "999999999999", "'!'"}, Refusal{"/model/vocab/!", "5", "id 5"},
-                    Refusal{"/model/unk_token", R"("nope")", "'nope'"},
-                    Refusal{"/added_tokens/0/id", R"("x")", "'id'"}, Refusal{"/model", "null", "'model'"}));
+    testing::Values(
+        Refusal{"/model/type", R"("Unigram")", "'Unigram'"}, Refusal{"/model/type", R"("WordPiece")", "'WordPiece'"},
+        Refusal{"/normalizer", R"({"type":"Nmt"})", "'Nmt'"},
+        Refusal{"/normalizer", R"({"type":"Sequence","normalizers":[{"type":"Precompiled"}]})", "'Precompiled'"},
+        Refusal{"/pre_tokenizer", R"({"type":"UnicodeScripts"})", "'UnicodeScripts'"},
+        Refusal{"/pre_tokenizer", R"({"type":"Digits","surprise":1})", "'surprise'"},
+        Refusal{"/pre_tokenizer", R"({"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated"})", "'('"},
+        Refusal{"/pre_tokenizer", R"({"type":"Split","pattern":{"Regex":"a"},"behavior":"Odd"})", "'Odd'"},
+        Refusal{"/decoder", R"({"type":"CTC"})", "'CTC'"}, Refusal{"/post_processor", R"({"type":"Magic"})", "'Magic'"},
+        Refusal{"/post_processor/processors/1/special_tokens/<|begin|>/ids", "[9999]", "9999"},
+        Refusal{"/surprise", "1", "'surprise'"}, Refusal{"/model/surprise", "1", "'surprise'"},
+        Refusal{"/model/dropout", "0.1", "dropout"}, Refusal{"/model/merges/0", R"(["q","nope"])", "'nope'"},
+        Refusal{"/model/merges/0", R"("abc")", "'abc'"}, Refusal{"/model/vocab/!", "-1", "'!'"},
+        Refusal{"/model/vocab/!", "999999999999", "'!'"}, Refusal{"/model/vocab/!", "5", "id 5"},
+        Refusal{"/model/unk_token", R"("nope")", "'nope'"}, Refusal{"/added_tokens/0/id", R"("x")", "'id'"},
+        Refusal{"/model", "null", "'model'"}));
 
 TEST(Tokenizer, RefusesDamagedGgufVocabularies) {
   const Vocabulary good = as_gguf(golden_json("byte_level"), "gpt2", "smollm");

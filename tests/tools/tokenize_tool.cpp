@@ -47,7 +47,8 @@ json answer(const Tokenizer& tokenizer, const json& request) {
   if (request.contains("ids")) {
     ids = request.at("ids").get<std::vector<int32_t>>();
   } else {
-    const std::string text = request.contains("hex") ? from_hex(request.at("hex")) : request.at("text").get<std::string>();
+    const std::string text =
+        request.contains("hex") ? from_hex(request.at("hex")) : request.at("text").get<std::string>();
     ids = tokenizer.encode(text, {request.value("add_special", false), request.value("parse_special", false)});
   }
   const bool skip = request.value("skip_special", false);
