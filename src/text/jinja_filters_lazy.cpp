@@ -136,7 +136,8 @@ Value unique(Interpreter& i, const Value& self, Args& arguments) {
 
 Value batch(Interpreter& i, const Value& self, Args& arguments) {
   const Bound bound("batch", arguments, {"linecount", "fill_with"}, 1);
-  const Int count = bound.integer(0, 0);
+  Int count = -1;  // what is not a number is never reached
+  if (!as_int(bound[0], count) && bound.has(1) && !bound[1].is_none()) to_index(bound[0], "batch");
   const Value fill = bound[1];
   const auto next = [&i, self, count, fill, iterator = IteratorP(), held = std::vector<Value>(),
                      done = false](Value& out) mutable {

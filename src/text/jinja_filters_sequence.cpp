@@ -118,8 +118,10 @@ Value join(Interpreter& i, const Value& self, Args& arguments) {
 
 using Keys = std::vector<Value>;
 
-// Python's order of lists of keys: the first pair that differs decides.
-bool keys_less(Runtime& runtime, const Keys& a, const Keys& b) {
+// Python's order of lists of keys: the first pair that differs decides. A single key is compared at once, so that
+// equal ones without an order fail.
+bool keys_less(Runtime& runtime, const Keys& a, const Keys& b, bool single) {
+  if (single) return less(runtime, a[0], b[0]);
   for (size_t k = 0; k < a.size(); ++k) {
     if (!equal(runtime, a[k], b[k])) return less(runtime, a[k], b[k]);
   }
@@ -127,11 +129,11 @@ bool keys_less(Runtime& runtime, const Keys& a, const Keys& b) {
 }
 
 // Stable, by the keys; the order in which sorted(key=..., reverse=...) puts the items.
-std::vector<size_t> sorted_order(Runtime& runtime, const std::vector<Keys>& keys, bool reverse) {
+std::vector<size_t> sorted_order(Runtime& runtime, const std::vector<Keys>& keys, bool reverse, bool single) {
   std::vector<size_t> order(keys.size());
   for (size_t k = 0; k < order.size(); ++k) order[k] = k;
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return reverse ? keys_less(runtime, keys[b], keys[a]) : keys_less(runtime, keys[a], keys[b]);
+    return reverse ? keys_less(runtime, keys[b], keys[a], single) : keys_less(runtime, keys[a], keys[b], single);
   });
   return order;
 }
@@ -161,7 +163,7 @@ Value sort(Interpreter& i, const Value& self, Args& arguments) {
     keys.push_back(std::move(key));
   }
   std::vector<Value> out;
-  for (const size_t k : sorted_order(i.runtime, keys, bound.flag(0, false))) out.push_back(items[k]);
+  for (const size_t k : sorted_order(i.runtime, keys, bound.flag(0, false), false)) out.push_back(items[k]);
   return make_list(i.runtime, std::move(out));
 }
 
@@ -178,7 +180,7 @@ Value dictsort(Interpreter& i, const Value& self, Args& arguments) {
     keys.push_back({bound.flag(0, false) ? chosen : ignore_case(i.runtime, chosen)});
   }
   std::vector<Value> out;
-  for (const size_t k : sorted_order(i.runtime, keys, bound.flag(2, false))) {
+  for (const size_t k : sorted_order(i.runtime, keys, bound.flag(2, false), true)) {
     const auto& [key, value] = (*dict)->items[k];
     out.push_back(make_tuple(i.runtime, {key, value}));
   }
@@ -232,7 +234,7 @@ Value groupby(Interpreter& i, const Value& self, Args& arguments) {
     const Value value = path.get(item, bound[1]);
     keys.push_back({folded ? ignore_case(i.runtime, value) : value});
   }
-  const auto order = sorted_order(i.runtime, keys, false);
+  const auto order = sorted_order(i.runtime, keys, false, true);
   std::vector<Value> groups;
   for (size_t k = 0; k < order.size();) {
     const size_t begin = k;

@@ -36,8 +36,9 @@ Value to_int(Interpreter&, const Value& self, Args& arguments) {
   }
   if (self.is_undefined()) fail_undefined(self);
   if (const Text* text = self.text()) {
-    const Int base = bound.integer(1, 10);
-    if (base == 0 || (base >= 2 && base <= 36)) {
+    Int base = 10;
+    const bool numeric = !bound.has(1) || as_int(bound[1], base);
+    if (numeric && (base == 0 || (base >= 2 && base <= 36))) {
       bool ok;
       Value value = parse_int(*text, base, ok);
       if (ok) return value;

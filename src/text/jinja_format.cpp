@@ -529,8 +529,8 @@ class BraceFormat {
       end += 2;
       if (end < text.size() && text[end] != ':') throw Failure("expected ':' after conversion specifier");
     }
+    Value value = lookup(name);  // before the specification's own fields, which numbers them as Python does
     if (end < text.size()) spec = run(text.substr(end + 1), levels - 1);
-    Value value = lookup(name);
     switch (conversion) {
       case 0: break;
       case 's': value = make_text(runtime, str(runtime, value)); break;

@@ -80,6 +80,7 @@ class Interpreter {
   void exec_generation(const Stmt& stmt, const Environment& env, Output& out);
   IteratorP filtered(const Stmt& stmt, const Environment& env, IteratorP source);
   void write(Output& out, std::string_view text);
+  void write_text(Output& out, const Value& value);
   void enter(const FrameCode& frame, const Environment& env);
   void leave(const FrameCode& frame, const Environment& env);
   void assign(const Target& target, const Environment& env, const Value& value);

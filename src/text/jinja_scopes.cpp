@@ -48,6 +48,7 @@ struct Frame {
 class Resolver {
  public:
   Resolved run(Body& body) {
+    check_self(body);
     Symbols symbols(nullptr);
     SymbolVisitor(symbols, work_).visit(body);
     Scope scope(nullptr);
@@ -263,6 +264,12 @@ class Resolver {
     if (stmt.recursive) stmt.slots = static_cast<int>(own.slots.size());
   }
 
+  static void check_self(const Body& body) {
+    if (!find_undeclared(body, {"self"}).empty()) {
+      fail_syntax(body.empty() ? 1 : body[0]->line, "'self' is refused: it is for templates that extend others");
+    }
+  }
+
   static bool has_scoped(const Body& body) {
     return std::any_of(body.begin(), body.end(), [](const StmtP& s) { return has_scoped(*s); });
   }
@@ -329,6 +336,7 @@ class Resolver {
         stmt.exports.emplace_back(name, frame.scope->find(identifier));
       }
     }
+    check_self(stmt.body);
     if (!find_undeclared(stmt.body, {"super"}).empty()) {
       fail_syntax(stmt.line, "'super' is refused: chat templates have no parent template");
     }

@@ -61,6 +61,12 @@ void Interpreter::write(Output& out, std::string_view text) {
   out.text += text;
 }
 
+// What a filter or call block gives must be text; Python joins it without converting.
+void Interpreter::write_text(Output& out, const Value& value) {
+  if (value.text() == nullptr) throw Failure(fmt::format("the block gives {}, where a str is needed", type_name(value)));
+  write(out, value.text()->utf8);
+}
+
 void Interpreter::enter(const FrameCode& frame, const Environment& env) {
   for (const auto& load : frame.loads) {
     runtime.step();
@@ -167,7 +173,7 @@ Interpreter::Flow Interpreter::exec(const Stmt& stmt, const Environment& env, Ou
       return Flow::kNormal;
     case S::kCallBlock: {
       const Value caller = std::make_shared<const Macro>(Macro{"", stmt.macro.get(), env.activation, env.context});
-      write(out, str(runtime, eval_call(*stmt.expr, env, &caller)));
+      write_text(out, eval_call(*stmt.expr, env, &caller));
       return Flow::kNormal;
     }
     case S::kGeneration:
@@ -217,7 +223,7 @@ Interpreter::Flow Interpreter::exec_buffered(const Stmt& stmt, const Environment
   for (const Expr* at = stmt.expr.get(); at != nullptr; at = at->operands[0].get()) filters.push_back(at);
   for (auto it = filters.rbegin(); it != filters.rend(); ++it) value = eval_filter(**it, env, value);
   if (stmt.kind == S::kFilterBlock) {
-    write(out, str(runtime, value));
+    write_text(out, value);
   } else {
     assign(stmt.targets[0], env, value);
     export_names(stmt, env);

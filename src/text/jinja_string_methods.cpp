@@ -223,9 +223,7 @@ std::vector<std::string_view> split_on_space(std::string_view text, Int limit, b
       }
       if (at >= text.size()) break;
       if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-        size_t end = text.size();
-        for (size_t b; end > at && (b = space_before(end)) != std::string_view::npos;) end = b;
-        parts.push_back(text.substr(at, end - at));
+        parts.push_back(text.substr(at));
         break;
       }
       const size_t begin = at;
@@ -240,10 +238,7 @@ std::vector<std::string_view> split_on_space(std::string_view text, Int limit, b
     for (size_t b; end > 0 && (b = space_before(end)) != std::string_view::npos;) end = b;
     if (end == 0) break;
     if (limit >= 0 && static_cast<Int>(parts.size()) >= limit) {
-      size_t begin = 0;
-      for (size_t next = 0; begin < end && is_space(decode_at(text, next)); begin = next) {
-      }
-      parts.push_back(text.substr(begin, end - begin));
+      parts.push_back(text.substr(0, end));
       break;
     }
     size_t begin = end;
@@ -559,12 +554,32 @@ Value center_text(Runtime& runtime, const Text& text, Int width, const std::stri
   return make_text(runtime, std::move(out), text.markup);
 }
 
+namespace {
+// Decimal digits and spaces of all scripts as ASCII, as Python reads numbers.
+std::string plain_number(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const char32_t c = decode_at(text, at);
+    if (is_space(c)) {
+      out += ' ';
+    } else if (c >= 0x80 && is_decimal(c)) {
+      char32_t zero = c;  // digits stand in runs of ten
+      while (is_decimal(zero - 1)) --zero;
+      out += static_cast<char>('0' + (c - zero) % 10);
+    } else {
+      append_utf8(out, c);
+    }
+  }
+  const size_t begin = std::min(out.find_first_not_of(' '), out.size());
+  return out.substr(begin, out.find_last_not_of(' ') + 1 - begin);
+}
+}  // namespace
+
 // int(text, base): spaces around, a sign, a prefix that fits the base, single underscores.
 Value parse_int(const Text& text, Int base, bool& ok) {
   ok = false;
-  std::string_view s = text.utf8;
-  while (!s.empty() && s.front() >= 0 && is_space(static_cast<char32_t>(s.front()))) s.remove_prefix(1);
-  while (!s.empty() && s.back() >= 0 && is_space(static_cast<char32_t>(s.back()))) s.remove_suffix(1);
+  const std::string plain = plain_number(text.utf8);
+  std::string_view s = plain;
   bool negative = false;
   if (!s.empty() && (s[0] == '+' || s[0] == '-')) {
     negative = s[0] == '-';
@@ -603,9 +618,8 @@ Value parse_int(const Text& text, Int base, bool& ok) {
   return negative ? -value : value;
 }
 
-bool parse_float(std::string_view s, double& out) {
-  while (!s.empty() && s.front() >= 0 && is_space(static_cast<char32_t>(s.front()))) s.remove_prefix(1);
-  while (!s.empty() && s.back() >= 0 && is_space(static_cast<char32_t>(s.back()))) s.remove_suffix(1);
+bool parse_float(std::string_view text, double& out) {
+  const std::string s = plain_number(text);
   std::string digits;
   for (size_t i = 0; i < s.size(); ++i) {
     const auto is_number = [&](size_t k) { return k < s.size() && s[k] >= '0' && s[k] <= '9'; };
@@ -616,10 +630,10 @@ bool parse_float(std::string_view s, double& out) {
     }
   }
   if (digits.empty() || digits.find_first_of("xXpP") != std::string::npos) return false;  // strtod reads hex
-  std::string plain = lower(digits);
-  if (plain[0] == '+' || plain[0] == '-') plain.erase(0, 1);
-  const bool word = plain == "inf" || plain == "infinity" || plain == "nan";
-  if (!word && (plain.empty() || (plain[0] != '.' && !(plain[0] >= '0' && plain[0] <= '9')))) return false;
+  std::string bare = lower(digits);
+  if (bare[0] == '+' || bare[0] == '-') bare.erase(0, 1);
+  const bool word = bare == "inf" || bare == "infinity" || bare == "nan";
+  if (!word && (bare.empty() || (bare[0] != '.' && !(bare[0] >= '0' && bare[0] <= '9')))) return false;
   char* end = nullptr;
   out = std::strtod(digits.c_str(), &end);
   return end == digits.c_str() + digits.size();
