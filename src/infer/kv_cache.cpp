@@ -231,9 +231,14 @@ void KvCache::plan(Sequence sequence, int32_t count, int32_t query_first, std::v
 }
 
 void KvCache::slots(Sequence sequence, int32_t count, std::vector<int32_t>& out) const {
-  const Node* leaf = get(sequence).leaf;
-  assert(static_cast<size_t>(count) <= leaf->slots.size());
-  out.insert(out.end(), leaf->slots.end() - count, leaf->slots.end());
+  // Up the path: a node that was this sequence's own may have been cut since, because another one shares its beginning.
+  const auto first = static_cast<std::ptrdiff_t>(out.size());
+  for (const Node* node = get(sequence).leaf; count > 0; node = node->parent) {
+    assert(node != nullptr);
+    const auto take = std::min<std::ptrdiff_t>(count, static_cast<std::ptrdiff_t>(node->slots.size()));
+    out.insert(out.begin() + first, node->slots.end() - take, node->slots.end());
+    count -= static_cast<int32_t>(take);
+  }
 }
 
 void KvCache::close(Sequence sequence) {

@@ -49,6 +49,20 @@ TEST(KvCache, SharesTheBeginningOfASecondSequence) {
   EXPECT_NE(pa[10], pb[10]);
 }
 
+TEST(KvCache, KnowsASequencesSlotsAfterAnotherCutItsNode) {
+  KvCache cache = small();
+  const auto tokens = iota(0, 20);
+  const auto a = cache.open(0, tokens);
+  cache.append(a, tokens);
+  const auto before = path(cache, a);
+  auto other = iota(0, 6);
+  other.push_back(99);
+  cache.open(0, other);
+  std::vector<int32_t> slots = {-1};
+  cache.slots(a, 20, slots);
+  EXPECT_EQ(std::vector<int32_t>(slots.begin() + 1, slots.end()), before);
+}
+
 TEST(KvCache, NeverHandsOutTheLastTokenOfAPrompt) {
   KvCache cache = small();
   const auto tokens = iota(0, 8);
