@@ -35,13 +35,19 @@ THIMBLE_AVX512_BF16 BlockSum keep_exponentials(const float* logits, int64_t n, u
     tops = _mm512_max_ps(tops, _mm512_mask_loadu_ps(tops, first_lanes(n - i), logits + i));
   const float top = _mm512_reduce_max_ps(tops);
   simd::F32 totals{};
-  for (int64_t i = 0; i < n; i += 16) {
-    const __mmask16 mask = first_lanes(n - i);
-    const auto logit = (simd::F32)_mm512_mask_loadu_ps(_mm512_set1_ps(-1e30f), mask, logits + i);
-    const simd::F32 e = simd::exp(logit - top);
+  const auto exponential = [&](__m512 logit) THIMBLE_AVX512_BF16 {
+    const simd::F32 e = simd::exp((simd::F32)logit - top);
     totals += e;
-    if (kept != nullptr)
-      _mm256_mask_storeu_epi16(kept + i, mask, _mm512_cvtps_ph((__m512)e, _MM_FROUND_TO_NEAREST_INT));
+    return _mm512_cvtps_ph((__m512)e, _MM_FROUND_TO_NEAREST_INT);
+  };
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {  // apart from the rest, because masked stores of words are slow
+    const __m256i e = exponential(_mm512_loadu_ps(logits + i));
+    if (kept != nullptr) _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept + i), e);
+  }
+  if (i < n) {
+    const __m256i e = exponential(_mm512_mask_loadu_ps(_mm512_set1_ps(-1e30f), first_lanes(n - i), logits + i));
+    if (kept != nullptr) _mm256_mask_storeu_epi16(kept + i, first_lanes(n - i), e);
   }
   return {top, simd::sum(totals)};
 }
@@ -49,10 +55,16 @@ THIMBLE_AVX512_BF16 BlockSum keep_exponentials(const float* logits, int64_t n, u
 // out[i] = bf16(kept[i] · factor)
 THIMBLE_AVX512_BF16 void scale_kept(const uint16_t* kept, int64_t n, float factor, uint16_t* out) {
   const __m512 scale = _mm512_set1_ps(factor);
-  for (int64_t i = 0; i < n; i += 16) {
+  const auto gradient = [&](__m256i e) THIMBLE_AVX512_BF16 {
+    return (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_cvtph_ps(e), scale));
+  };
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i),
+                        gradient(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(kept + i))));
+  if (i < n) {
     const __mmask16 mask = first_lanes(n - i);
-    const __m512 e = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, kept + i));
-    _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(e, scale)));
+    _mm256_mask_storeu_epi16(out + i, mask, gradient(_mm256_maskz_loadu_epi16(mask, kept + i)));
   }
 }
 

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
-#include "core/cpu.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm_operand.h"
-#include "kernels/gemm_plain.h"
 #include "kernels/unpack_bf16.h"
 
 namespace thimble {
@@ -15,18 +13,6 @@ namespace {
 using gemm::Factor;
 using gemm::Kernels;
 using gemm::Operand;
-
-// Where only the bf16 copy was kept, the plain kernels read it widened.
-struct Widened {
-  explicit Widened(const GemmInput& input) : view(input) {
-    if (input.values != nullptr) return;
-    values.emplace(input);
-    view.values = values->data();
-    assert(values->stride() == input.cols);
-  }
-  std::optional<Operand<float>> values;
-  GemmInput view;
-};
 
 template <class E>
 void forward(const Kernels<E>& kernels, const GemmInput& x, const Tensor& w, float* y, bool accumulate) {
@@ -71,23 +57,18 @@ void convert_to_bf16(const float* x, int64_t count, uint16_t* out) {
 
 void linear_forward(GemmPrecision precision, const GemmInput& x, const Tensor& w, float* y, bool accumulate) {
   assert(x.cols == w.cols());
-  const bool fast = gemm::with_kernels(precision, [&](const auto& kernels) { forward(kernels, x, w, y, accumulate); });
-  if (!fast) plain::linear_forward(Widened(x).view, w, y, accumulate);
+  gemm::with_kernels(precision, [&](const auto& kernels) { forward(kernels, x, w, y, accumulate); });
 }
 
 void linear_backward_input(GemmPrecision precision, const GemmInput& dy, const Tensor& w, float* dx, bool accumulate) {
   assert(dy.cols == w.rows());
-  const bool fast =
-      gemm::with_kernels(precision, [&](const auto& kernels) { backward_input(kernels, dy, w, dx, accumulate); });
-  if (!fast) plain::linear_backward_input(Widened(dy).view, w, dx, accumulate);
+  gemm::with_kernels(precision, [&](const auto& kernels) { backward_input(kernels, dy, w, dx, accumulate); });
 }
 
 void linear_backward_weight(GemmPrecision precision, const GemmInput& dy, const GemmInput& x, float* dw,
                             bool accumulate, float scale) {
   assert(dy.rows == x.rows);
-  const bool fast = gemm::with_kernels(
-      precision, [&](const auto& kernels) { backward_weight(kernels, dy, x, dw, accumulate, scale); });
-  if (!fast) plain::linear_backward_weight(Widened(dy).view, Widened(x).view, dw, accumulate, scale);
+  gemm::with_kernels(precision, [&](const auto& kernels) { backward_weight(kernels, dy, x, dw, accumulate, scale); });
 }
 
 }  // namespace thimble

@@ -93,11 +93,17 @@ constexpr DType kStored = sizeof(E) == 4 ? DType::kF32 : DType::kBF16;
 THIMBLE_AVX512_BF16 void transpose_rows(const std::byte* const rows[16], int64_t bytes, uint32_t* panel, int width) {
   for (int64_t at = 0; at < bytes; at += 64) {
     const int64_t left = bytes - at;
-    const __mmask32 mask = left >= 64 ? 0xffffffffu : static_cast<__mmask32>((uint64_t{1} << (left / 2)) - 1);
     __m512i r[16];
+    if (left >= 64) {
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i)
-      r[i] = rows[i] != nullptr ? _mm512_maskz_loadu_epi16(mask, rows[i] + at) : _mm512_setzero_si512();
+      for (int i = 0; i < 16; ++i)
+        r[i] = rows[i] != nullptr ? _mm512_loadu_si512(rows[i] + at) : _mm512_setzero_si512();
+    } else {
+      const auto mask = static_cast<__mmask32>((uint64_t{1} << (left / 2)) - 1);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        r[i] = rows[i] != nullptr ? _mm512_maskz_loadu_epi16(mask, rows[i] + at) : _mm512_setzero_si512();
+    }
     transpose(r);
     uint32_t* to = panel + at / 4 * width;
     const int64_t steps = std::min<int64_t>(16, (left + 3) / 4);
@@ -152,10 +158,14 @@ THIMBLE_AVX512_BF16 void interleave(const uint16_t* even, const uint16_t* odd, i
     to += 32;
     if (to == panel + 2 * width) to = panel += panel_stride;
   };
-  for (int64_t v = 0; v < vectors; v += 2) {
+  const auto columns = [&](const uint16_t* row, int64_t v) THIMBLE_AVX512_BF16 {  // masked loads of words are slow
+    if (row == nullptr) return _mm512_setzero_si512();
+    if (16 * v + 32 <= cols) return _mm512_loadu_si512(row + 16 * v);
     const auto mask = static_cast<__mmask32>((uint64_t{1} << std::clamp<int64_t>(cols - 16 * v, 0, 32)) - 1);
-    const __m512i a = _mm512_maskz_loadu_epi16(mask, even + 16 * v);
-    const __m512i b = odd != nullptr ? _mm512_maskz_loadu_epi16(mask, odd + 16 * v) : _mm512_setzero_si512();
+    return _mm512_maskz_loadu_epi16(mask, row + 16 * v);
+  };
+  for (int64_t v = 0; v < vectors; v += 2) {
+    const __m512i a = columns(even, v), b = columns(odd, v);
     put(_mm512_permutex2var_epi16(a, low, b));
     if (v + 1 < vectors) put(_mm512_permutex2var_epi16(a, high, b));
   }

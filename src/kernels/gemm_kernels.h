@@ -73,22 +73,24 @@ template <class E>
 void multiply(const Kernels<E>& kernels, int64_t rows, int64_t cols, const Factor<E>& first, const Factor<E>& second,
               float* c, bool accumulate, const Hooks<E>& hooks = {});
 
+const Kernels<float>& plain_kernels();  // any machine
 #if defined(__x86_64__)
 const Kernels<uint16_t>& bf16_kernels();  // CpuLevel::kAvx512Bf16
 const Kernels<float>& avx512_kernels();   // CpuLevel::kAvx512
 const Kernels<float>& avx2_kernels();     // CpuLevel::kAvx2
 #endif
 
-// Calls body with the kernels for cpu_level(); false where only the plain references run there.
+// Calls body with the kernels for cpu_level().
 template <class Body>
-bool with_kernels(GemmPrecision precision, const Body& body) {
+void with_kernels(GemmPrecision precision, const Body& body) {
 #if defined(__x86_64__)
   const CpuLevel level = cpu_level();
-  if (precision == GemmPrecision::kBF16 && level >= CpuLevel::kAvx512Bf16) return body(bf16_kernels()), true;
-  if (level >= CpuLevel::kAvx512) return body(avx512_kernels()), true;
-  if (level >= CpuLevel::kAvx2) return body(avx2_kernels()), true;
+  if (precision == GemmPrecision::kBF16 && level >= CpuLevel::kAvx512Bf16) return body(bf16_kernels());
+  if (level >= CpuLevel::kAvx512) return body(avx512_kernels());
+  if (level >= CpuLevel::kAvx2) return body(avx2_kernels());
 #endif
-  return static_cast<void>(precision), static_cast<void>(body), false;
+  static_cast<void>(precision);
+  body(plain_kernels());
 }
 
 }  // namespace thimble::gemm

@@ -21,6 +21,12 @@ class Operand {
 
   const E* data() const { return data_; }
   int64_t stride() const { return stride_; }
+  Tensor tensor(int64_t rows) const {  // [rows, stride]: columns are the input's, and what fills them up
+    return {sizeof(E) == 2 ? DType::kBF16 : DType::kF32,
+            {rows, stride_},
+            reinterpret_cast<const std::byte*>(data_),
+            nullptr};
+  }
 
  private:
   Operand(int64_t rows, int64_t cols);  // uninitialised

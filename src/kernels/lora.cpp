@@ -20,18 +20,13 @@ void lora_forward(GemmPrecision precision, const GemmInput& x, const Tensor& w, 
   const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank;
   const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
   const GemmInput t_rows{t, x.rows, rank};
-  const bool fast = gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
+  gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
     const Operand<E> left(x);
     gemm::multiply<E>(kernels, x.rows, rank, {left.data(), left.stride(), in, &a, true}, {}, t, false);
     const Operand<E> low(t_rows, adapter.scale);
     gemm::multiply<E>(kernels, x.rows, out, {left.data(), left.stride(), in, &w, true},
                       {low.data(), low.stride(), rank, &b, true}, y, accumulate);
   });
-  if (fast) return;
-  linear_forward(precision, x, a, t);
-  linear_forward(precision, x, w, y, accumulate);
-  const Operand<float> low(t_rows, adapter.scale);
-  linear_forward(precision, {low.data(), x.rows, rank}, b, y, true);
 }
 
 void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput& x, const Tensor& w,
@@ -40,7 +35,7 @@ void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput
   const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
   const Scratch<float> u(static_cast<size_t>(rows * rank));
   const GemmInput u_rows{u.data(), rows, rank}, t_rows{t, rows, rank};
-  const bool fast = gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
+  gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
     const Operand<E> left(dy);
     gemm::multiply<E>(kernels, rows, rank, {left.data(), left.stride(), out, &b, false}, {}, u.data(), false);
     scale_values(u.data(), rows * rank, adapter.scale);
@@ -54,15 +49,6 @@ void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput
       if (left.stride() == out) dy_rows.bf16 = left.data();
     linear_backward_weight(precision, dy_rows, t_rows, db, true, adapter.scale);
   });
-  if (!fast) {
-    linear_backward_input(precision, dy, b, u.data());
-    scale_values(u.data(), rows * rank, adapter.scale);
-    if (dx != nullptr) {
-      linear_backward_input(precision, dy, w, dx, accumulate);
-      linear_backward_input(precision, u_rows, a, dx, true);
-    }
-    linear_backward_weight(precision, dy, t_rows, db, true, adapter.scale);
-  }
   linear_backward_weight(precision, u_rows, x, da, true);
 }
 

@@ -132,7 +132,10 @@ THIMBLE_AVX512_BF16 inline __mmask16 first_lanes(int64_t n) {
 
 THIMBLE_AVX512_BF16 void round_avx512(const float* x, int64_t n, float scale, uint16_t* out) {
   const __m512 factor = _mm512_set1_ps(scale);
-  for (int64_t i = 0; i < n; i += 32) {
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32)  // apart from the rest, because masked stores of words are slow
+    store(out + i, _mm512_mul_ps(_mm512_loadu_ps(x + i), factor), _mm512_mul_ps(_mm512_loadu_ps(x + i + 16), factor));
+  if (i < n) {
     const __mmask16 low_mask = first_lanes(n - i), high_mask = first_lanes(n - i - 16);
     const __m512 low = _mm512_mul_ps(_mm512_maskz_loadu_ps(low_mask, x + i), factor);
     const __m512 high = _mm512_mul_ps(_mm512_maskz_loadu_ps(high_mask, x + i + 16), factor);
@@ -160,18 +163,26 @@ THIMBLE_AVX512_BF16 void transpose_avx512(const float* x, int64_t rows, int64_t 
       transpose(high);
       const auto filled = static_cast<__mmask32>((uint64_t{1} << std::min<int64_t>(32, rows - r)) - 1);
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i)
-        if (i < cols - c)
-          _mm512_mask_storeu_epi16(
-              out + (c + i) * stride + r, filled,
-              (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high[i]), _mm512_castsi512_ps(low[i])));
+      for (int i = 0; i < 16; ++i) {
+        if (i >= cols - c) break;
+        const auto both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(high[i]), _mm512_castsi512_ps(low[i]));
+        if (r + 32 <= rows)
+          _mm512_storeu_si512(out + (c + i) * stride + r, both);
+        else
+          _mm512_mask_storeu_epi16(out + (c + i) * stride + r, filled, both);
+      }
     }
 }
 
 THIMBLE_AVX512_BF16 void round_f16(const std::byte* row, int64_t n, uint16_t* out) {
-  for (int64_t i = 0; i < n; i += 16) {
+  const auto* halves = reinterpret_cast<const uint16_t*>(row);
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32)
+    store(out + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + i))),
+          _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + i + 16))));
+  for (; i < n; i += 16) {
     const __mmask16 mask = first_lanes(n - i);
-    const __m512 values = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, row + i * 2));
+    const __m512 values = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves + i));
     _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(values));
   }
 }

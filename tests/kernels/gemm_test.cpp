@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "core/thread_pool.h"
+#include "gemm_reference.h"
 #include "kernel_test_tools.h"
-#include "kernels/gemm_plain.h"
 #include "kernels/lora.h"
 #include "kernels/unpack_bf16.h"
 #include "tensor/half.h"

@@ -1,19 +1,19 @@
-#include "kernels/gemm_plain.h"
+#pragma once
 
 #include <algorithm>
 
-#include "core/thread_pool.h"
+#include "core/buffer.h"
+#include "kernels/gemm.h"
 #include "tensor/quantize.h"
 
+// The products as they are defined, for the tests of the fast ones.
 namespace thimble::plain {
-namespace {
-constexpr int64_t kBlock = 64;
-int64_t blocks(int64_t n) { return (n + kBlock - 1) / kBlock; }
-}  // namespace
+inline constexpr int64_t kBlock = 64;
+inline int64_t blocks(int64_t n) { return (n + kBlock - 1) / kBlock; }
 
-void linear_forward(const GemmInput& x, const Tensor& w, float* y, bool accumulate) {
+inline void linear_forward(const GemmInput& x, const Tensor& w, float* y, bool accumulate) {
   const int64_t in = w.cols(), out = w.rows();
-  threads().parallel_for(blocks(out), [&](int64_t block, int) {
+  for (int64_t block = 0; block < blocks(out); ++block) {
     const Buffer<float> row(static_cast<size_t>(in));
     for (int64_t o = block * kBlock; o < std::min(out, (block + 1) * kBlock); ++o) {
       dequantize_row(w.type, w.row(o), in, row.data());
@@ -24,12 +24,12 @@ void linear_forward(const GemmInput& x, const Tensor& w, float* y, bool accumula
         y[r * out + o] = accumulate ? y[r * out + o] + total : total;
       }
     }
-  });
+  }
 }
 
-void linear_backward_input(const GemmInput& dy, const Tensor& w, float* dx, bool accumulate) {
+inline void linear_backward_input(const GemmInput& dy, const Tensor& w, float* dx, bool accumulate) {
   const int64_t in = w.cols(), out = w.rows();
-  threads().parallel_for(blocks(dy.rows), [&](int64_t block, int) {
+  for (int64_t block = 0; block < blocks(dy.rows); ++block) {
     const Buffer<float> row(static_cast<size_t>(in));
     const int64_t first = block * kBlock, last = std::min(dy.rows, first + kBlock);
     if (!accumulate) std::fill(dx + first * in, dx + last * in, 0.0f);
@@ -40,12 +40,12 @@ void linear_backward_input(const GemmInput& dy, const Tensor& w, float* dx, bool
         for (int64_t i = 0; i < in; ++i) dx[r * in + i] += d * row[static_cast<size_t>(i)];
       }
     }
-  });
+  }
 }
 
-void linear_backward_weight(const GemmInput& dy, const GemmInput& x, float* dw, bool accumulate, float scale) {
+inline void linear_backward_weight(const GemmInput& dy, const GemmInput& x, float* dw, bool accumulate, float scale) {
   const int64_t in = x.cols, out = dy.cols;
-  threads().parallel_for(blocks(out), [&](int64_t block, int) {
+  for (int64_t block = 0; block < blocks(out); ++block) {
     const Buffer<float> row(static_cast<size_t>(in));
     for (int64_t o = block * kBlock; o < std::min(out, (block + 1) * kBlock); ++o) {
       std::fill(row.begin(), row.end(), 0.0f);
@@ -56,7 +56,7 @@ void linear_backward_weight(const GemmInput& dy, const GemmInput& x, float* dw, 
       for (int64_t i = 0; i < in; ++i)
         dw[o * in + i] = (accumulate ? dw[o * in + i] : 0.0f) + scale * row[static_cast<size_t>(i)];
     }
-  });
+  }
 }
 
 }  // namespace thimble::plain
