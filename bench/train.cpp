@@ -82,11 +82,12 @@ int run(const Options& options) {
   getrusage(RUSAGE_SELF, &usage);
   const auto peaks = bench::measure_peaks();
   const double gops = operations(*model, lora, options) / best / 1e9;
-  fmt::print("{} x {} tokens, rank {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
-             "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB\n", options.rows, options.length,
-             options.rank, static_cast<double>(batch.size()) / best, forward, best, gops, 100 * gops / peaks.bf16_gops,
-             peaks.bf16_gops, static_cast<double>(ops.buffer_bytes()) / 1e6,
-             static_cast<double>(usage.ru_maxrss) / 1e3);
+  fmt::print(
+      "{} x {} tokens, rank {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
+      "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB\n",
+      options.rows, options.length, options.rank, static_cast<double>(batch.size()) / best, forward, best, gops,
+      100 * gops / peaks.bf16_gops, peaks.bf16_gops, static_cast<double>(ops.buffer_bytes()) / 1e6,
+      static_cast<double>(usage.ru_maxrss) / 1e3);
   return 0;
 }
 
@@ -98,21 +99,30 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
     const auto number = [&] { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
-    if (arg == "--rows") options.rows = number();
-    else if (arg == "--length") options.length = number();
-    else if (arg == "--rank") options.rank = number();
-    else if (arg == "--steps") options.steps = number();
-    else if (arg == "--threads") thimble::set_threads(number());
-    else if (arg == "--f32") options.precision = thimble::GemmPrecision::kF32;
+    if (arg == "--rows")
+      options.rows = number();
+    else if (arg == "--length")
+      options.length = number();
+    else if (arg == "--rank")
+      options.rank = number();
+    else if (arg == "--steps")
+      options.steps = number();
+    else if (arg == "--threads")
+      thimble::set_threads(number());
+    else if (arg == "--f32")
+      options.precision = thimble::GemmPrecision::kF32;
     else if (arg == "--keep" && i + 1 < argc) {
       const std::string_view keep = argv[++i];
-      options.keep = keep == "bf16" ? thimble::Keep::kBf16
-                     : keep == "inputs" ? thimble::Keep::kInputs : thimble::Keep::kValues;
-    } else options.model = arg;
+      options.keep = keep == "bf16"     ? thimble::Keep::kBf16
+                     : keep == "inputs" ? thimble::Keep::kInputs
+                                        : thimble::Keep::kValues;
+    } else
+      options.model = arg;
   }
   if (options.model.empty()) {
-    fmt::print(stderr, "bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep "
-                       "values|bf16|inputs] [--f32] [--threads N]\n");
+    fmt::print(stderr,
+               "bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep "
+               "values|bf16|inputs] [--f32] [--threads N]\n");
     return 2;
   }
   return thimble::run(options);

@@ -46,21 +46,30 @@ json point_json(const HistoryPoint& p) {
                       optional_number(p.dev_loss), optional_number(p.metric)});
 }
 HistoryPoint point_of(const json& j) {
-  return {j.at(0), j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6), optional_number(j.at(7)),
+  return {j.at(0),
+          j.at(1),
+          j.at(2),
+          j.at(3),
+          j.at(4),
+          j.at(5),
+          j.at(6),
+          optional_number(j.at(7)),
           optional_number(j.at(8))};
 }
 
 TensorSource source(std::string name, std::span<const float> values) {
-  return {std::move(name), DType::kF32, {static_cast<int64_t>(values.size())},
-          [values](const WriteBytes& write) { write(values.data(), values.size_bytes()); }};
+  return {std::move(name), DType::kF32, {static_cast<int64_t>(values.size())}, [values](const WriteBytes& write) {
+            write(values.data(), values.size_bytes());
+          }};
 }
 
-void read_into(const SafetensorsFile& file, const std::string& name, std::span<float> values, const std::string& place) {
+void read_into(const SafetensorsFile& file, const std::string& name, std::span<float> values,
+               const std::string& place) {
   for (const SafetensorsEntry& entry : file.tensors) {
     if (entry.name != name) continue;
     if (entry.dtype != "F32" || entry.bytes.size() != values.size_bytes())
-      throw Error(fmt::format("{}: tensor '{}' has another size than the adapter; remove the file to start anew", place,
-                              name));
+      throw Error(
+          fmt::format("{}: tensor '{}' has another size than the adapter; remove the file to start anew", place, name));
     std::memcpy(values.data(), entry.bytes.data(), values.size_bytes());
     return;
   }
@@ -153,9 +162,10 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     for (const auto& [name, value] : identity) {
       const auto their = theirs.find(name);
       if (their == theirs.end() || their->second != value)
-        throw Error(fmt::format("{}: belongs to a run with another {} ({} there, {} now); remove the file to start "
-                                "anew, or put the setting back", place, name,
-                                their == theirs.end() ? "none" : their->second, value));
+        throw Error(
+            fmt::format("{}: belongs to a run with another {} ({} there, {} now); remove the file to start "
+                        "anew, or put the setting back",
+                        place, name, their == theirs.end() ? "none" : their->second, value));
     }
     loaded.step = state.at("step");
     optimizer_steps = state.at("optimizer_steps");

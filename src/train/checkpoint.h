@@ -17,8 +17,8 @@ namespace thimble {
 
 // Where a run stands between two optimizer steps, beside the adapter's and the optimizer's numbers.
 struct RunState {
-  int64_t step = 0;            // optimizer steps taken
-  int64_t micro_batches = 0;   // done; what dropout's randomness is keyed by
+  int64_t step = 0;           // optimizer steps taken
+  int64_t micro_batches = 0;  // done; what dropout's randomness is keyed by
   int64_t tokens = 0;
   int64_t trained_tokens = 0;
   double seconds = 0;

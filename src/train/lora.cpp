@@ -17,8 +17,8 @@ std::string last_part(const std::string& name) { return name.substr(name.rfind('
 
 // "q_proj" is the last part of "model.layers.0.self_attn.q_proj"; "self_attn.q_proj" and the whole name fit too.
 bool fits(const std::string& name, const std::string& target) {
-  return name == target || (name.size() > target.size() && name.ends_with(target) &&
-                            name[name.size() - target.size() - 1] == '.');
+  return name == target ||
+         (name.size() > target.size() && name.ends_with(target) && name[name.size() - target.size() - 1] == '.');
 }
 
 void check(const LoraConfig& config) {
@@ -46,8 +46,8 @@ std::vector<const Linear*> lora_targets(const Model& model, std::span<const std:
       const bool is_head = &linear == model.head;
       if (target == "all-linear" ? is_head : !fits(linear.name, target)) continue;
       if (is_head)
-        throw Error(fmt::format("adapter: target '{}' is the output head, which can't be adapted; leave it out",
-                                target));
+        throw Error(
+            fmt::format("adapter: target '{}' is the output head, which can't be adapted; leave it out", target));
       chosen.insert(&linear);
       found = true;
     }
@@ -83,8 +83,7 @@ Lora::Lora(const Model& model, LoraConfig config, uint64_t seed) : config_(std::
     layers_.push_back({linear, rank, values_.data() + at, values_.data() + at + a_count, gradients_.data() + at,
                        gradients_.data() + at + a_count});
     const double bound = 1 / std::sqrt(static_cast<double>(linear->in()));
-    for (int64_t i = 0; i < a_count; ++i)
-      layers_.back().a[i] = static_cast<float>((2 * random.uniform() - 1) * bound);
+    for (int64_t i = 0; i < a_count; ++i) layers_.back().a[i] = static_cast<float>((2 * random.uniform() - 1) * bound);
     at += a_count + b_count;
   }
 }
@@ -137,9 +136,10 @@ void from_adapter(const LoraAdapter& adapter, const Lora& lora) {
       throw Error(fmt::format("adapter: layer '{}' is missing; choose the same targets", layer.linear->name));
     const LoraModule& module = found->second;
     if (module.in != layer.linear->in() || module.out != layer.linear->out())
-      throw Error(fmt::format("adapter: layer '{}' is {} x {}, where the model's is {} x {}; it belongs to another "
-                              "model", layer.linear->name, module.out, module.in, layer.linear->out(),
-                              layer.linear->in()));
+      throw Error(
+          fmt::format("adapter: layer '{}' is {} x {}, where the model's is {} x {}; it belongs to another "
+                      "model",
+                      layer.linear->name, module.out, module.in, layer.linear->out(), layer.linear->in()));
     std::copy(module.a.begin(), module.a.end(), layer.a);
     std::copy(module.b.begin(), module.b.end(), layer.b);
   }

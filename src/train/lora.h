@@ -16,9 +16,9 @@ namespace thimble {
 // Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): a chosen linear layer adds scale · b · (a · x).
 struct LoraConfig {
   int rank = 16;
-  float alpha = 32;       // scale = alpha / rank
-  bool rslora = false;    // scale = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
-  float dropout = 0;      // of a's input, in training
+  float alpha = 32;     // scale = alpha / rank
+  bool rslora = false;  // scale = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
+  float dropout = 0;    // of a's input, in training
   std::vector<std::string> targets = {"all-linear"};  // or last parts of layer names: "q_proj", "down_proj"
 
   float scale() const;

@@ -19,8 +19,8 @@ size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& confi
   batch.tokens.assign(static_cast<size_t>(tokens), 0);
   batch.targets = batch.tokens;
   batch.weights.assign(static_cast<size_t>(tokens), 1.0f);
-  batch.plan.segments.push_back({.query_first = 0, .query_count = static_cast<int32_t>(tokens), .key_first = 0,
-                                 .position = 0, .ancestors = {}});
+  batch.plan.segments.push_back(
+      {.query_first = 0, .query_count = static_cast<int32_t>(tokens), .key_first = 0, .position = 0, .ancestors = {}});
   ops.loss_and_gradients(batch, static_cast<double>(tokens));
   return ops.buffer_bytes();
 }
@@ -42,7 +42,8 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
     sum += computed_tokens(row);
   }
   plan.tokens = std::max(longest, std::min(config.token_budget, sum));
-  plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4);
+  // A slice of the logits in f32 and, as an input of a product, in bf16.
+  plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
   plan.other = size_t{64} << 20;
   plan.available = available_memory();
 

@@ -24,7 +24,7 @@ struct MemoryPlan {
   size_t other = 0;        // kernels' scratch, the program itself
   int64_t tokens = 0;      // of the largest micro-batch
   Keep keep = Keep::kValues;
-  size_t available = 0;    // on this machine, for this process
+  size_t available = 0;  // on this machine, for this process
 
   size_t total() const { return weights + adapter + optimizer + activations + logits + other; }
 };

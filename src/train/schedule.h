@@ -21,9 +21,12 @@ inline double learning_rate(const Schedule& s, int step) {  // step counts from 
   const double share =
       std::clamp(static_cast<double>(step - s.warmup_steps) / std::max(1, s.total_steps - s.warmup_steps), 0.0, 1.0);
   switch (s.decay) {
-    case Decay::kConstant: return s.peak;
-    case Decay::kLinear: return s.peak * (1 - share);
-    case Decay::kCosine: return s.peak * 0.5 * (1 + std::cos(std::numbers::pi * share));
+    case Decay::kConstant:
+      return s.peak;
+    case Decay::kLinear:
+      return s.peak * (1 - share);
+    case Decay::kCosine:
+      return s.peak * 0.5 * (1 + std::cos(std::numbers::pi * share));
   }
   return s.peak;
 }

@@ -36,9 +36,8 @@ Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& free, int64_t coun
 template <class Body>
 void for_pieces(int64_t count, const Body& body) {
   constexpr int64_t kPiece = 1 << 15;
-  threads().parallel_for((count + kPiece - 1) / kPiece, [&](int64_t piece, int) {
-    body(piece * kPiece, std::min(count, (piece + 1) * kPiece));
-  });
+  threads().parallel_for((count + kPiece - 1) / kPiece,
+                         [&](int64_t piece, int) { body(piece * kPiece, std::min(count, (piece + 1) * kPiece)); });
 }
 
 void widen(const uint16_t* from, int64_t count, float* to) {
@@ -89,13 +88,9 @@ const uint16_t* Value::ensure_bf16() {
   return bf16.data();
 }
 
-void Value::drop_values() {
-  pool.give(std::move(values));
-}
+void Value::drop_values() { pool.give(std::move(values)); }
 
-void Value::drop_bf16() {
-  pool.give(std::move(bf16));
-}
+void Value::drop_bf16() { pool.give(std::move(bf16)); }
 
 Value::Target Value::grad_target() {
   const bool accumulate = !grad.empty();

@@ -45,9 +45,9 @@ struct Value : Activation {
 
   int64_t count() const { return rows * cols; }
   bool has_grad() const { return !grad.empty(); }
-  float* ensure_values();           // makes them where they were dropped
-  const uint16_t* ensure_bf16();    // makes the bf16 copy
-  void drop_values();               // back to the pool
+  float* ensure_values();         // makes them where they were dropped
+  const uint16_t* ensure_bf16();  // makes the bf16 copy
+  void drop_values();             // back to the pool
   void drop_bf16();
 
   // Where to write the gradient, and whether something stands there that it must be added to.

@@ -8,6 +8,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "kernels/adamw.h"
+#include "kernels/attention.h"
 #include "kernels/attention_backward.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding.h"
@@ -16,7 +17,6 @@
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
 #include "tensor/quantize.h"
-#include "train/attention_plain.h"
 
 namespace thimble {
 
@@ -60,8 +60,10 @@ Act TrainOps::embed(const Param& table) {
   const int64_t vocab = table.value.rows();
   for (const int32_t token : batch_->tokens)
     if (token < 0 || token >= vocab)
-      throw Error(fmt::format("training row has token {}, but the model's vocabulary has {} entries; encode the data "
-                              "with this model's tokenizer", token, vocab));
+      throw Error(
+          fmt::format("training row has token {}, but the model's vocabulary has {} entries; encode the data "
+                      "with this model's tokenizer",
+                      token, vocab));
   ValuePtr y = make(batch_->size(), table.value.cols());
   embedding_forward(table.value, batch_->tokens.data(), y->rows, y->values.data());
   return y;
@@ -138,8 +140,9 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
   ValuePtr y = make(q->rows, q->cols);
   ValuePtr lse = make(q->rows, shape.heads);
-  plain_attention_forward(q->ensure_values(), k->ensure_values(), v->ensure_values(), batch_->plan, shape,
-                          y->values.data(), lse->values.data());
+  const KeyValueView keys{DType::kF32, reinterpret_cast<const std::byte*>(k->ensure_values()),
+                          reinterpret_cast<const std::byte*>(v->ensure_values()), k->cols};
+  attention_forward(q->ensure_values(), keys, batch_->plan, shape, y->values.data(), lse->values.data());
   y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
   if (!records(*y)) return y;
   for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
@@ -169,8 +172,7 @@ Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
   };
   tape_.record([this, gate, up, y] {
     Buffer<float> dup = pool_.take(up->count());
-    swiglu_backward(gate->ensure_values(), up->ensure_values(), y->grad.data(), y->count(), y->grad.data(),
-                    dup.data());
+    swiglu_backward(gate->ensure_values(), up->ensure_values(), y->grad.data(), y->count(), y->grad.data(), dup.data());
     gate->put_grad(std::move(y->grad));
     up->put_grad(std::move(dup));
   });
@@ -221,8 +223,10 @@ void TrainOps::shed(Value& value) {
   }
   if (!value.backward_reads) {
     if (options_.precision == GemmPrecision::kF32 && value.product_reads) return;
-    if (value.product_reads) value.ensure_bf16();
-    else value.drop_bf16();
+    if (value.product_reads)
+      value.ensure_bf16();
+    else
+      value.drop_bf16();
     value.drop_values();
     return;
   }
@@ -309,8 +313,10 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, doub
     const auto at = static_cast<size_t>(r);
     if (batch.weights[at] == 0) continue;
     if (batch.targets[at] < 0 || batch.targets[at] >= vocab)
-      throw Error(fmt::format("training row has token {}, but the model predicts {} tokens; encode the data with this "
-                              "model's tokenizer", batch.targets[at], vocab));
+      throw Error(
+          fmt::format("training row has token {}, but the model predicts {} tokens; encode the data with this "
+                      "model's tokenizer",
+                      batch.targets[at], vocab));
     trained.push_back(r);
     targets.push_back(batch.targets[at]);
     weights.push_back(static_cast<float>(batch.weights[at] / normalizer));

@@ -78,7 +78,7 @@ class TrainOps final : public Ops {
   const Lora* lora_;
   Options options_;
   BufferPool pool_;
-  std::map<const Param*, Buffer<float>> params_;   // frozen, as f32
+  std::map<const Param*, Buffer<float>> params_;  // frozen, as f32
   std::map<const Linear*, Buffer<float>> biases_;
   std::map<const Rope*, RopeTable> rope_tables_;
 

@@ -14,9 +14,7 @@
 namespace thimble {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> rows) {
   const auto refuse = [](const std::string& what) { throw Error("training settings: " + what); };
@@ -70,8 +68,8 @@ class Run {
                  .decay = config.decay};
     int64_t epoch_tokens = 0;
     for (const TrainRow& row : train_rows) epoch_tokens += computed_tokens(row);
-    total_tokens_ = static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) /
-                    static_cast<double>(per_epoch_);
+    total_tokens_ =
+        static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
       load_checkpoint(config.checkpoint, identity_, state_, *lora_, optimizer_);
@@ -196,14 +194,13 @@ class Run {
     in_step_ += tokens;
     if (!callbacks_.progress) return;
     const double done = static_cast<double>(state_.tokens + in_step_);
-    const double rate = (done - static_cast<double>(first_tokens_)) /
-                        std::max(now() - started_ - first_seconds_, 1e-9);
+    const double rate = (done - static_cast<double>(first_tokens_)) / std::max(now() - started_ - first_seconds_, 1e-9);
     const double left = std::max(0.0, total_tokens_ - done) / std::max(rate, 1e-9);
     std::string detail = fmt::format("step {}/{}", state_.step + 1, total_steps_);
     if (last_loss_) detail += fmt::format("  loss {:.3f}", *last_loss_);
     if (last_dev_loss_) detail += fmt::format("  dev {:.3f}", *last_dev_loss_);
-    detail += fmt::format("  {:.0f} tok/s  {}:{:02} left", rate, static_cast<int>(left) / 60,
-                          static_cast<int>(left) % 60);
+    detail +=
+        fmt::format("  {:.0f} tok/s  {}:{:02} left", rate, static_cast<int>(left) / 60, static_cast<int>(left) % 60);
     callbacks_.progress({"training", done, total_tokens_, "tokens", std::move(detail)});
   }
 
@@ -211,8 +208,10 @@ class Run {
     std::vector<int> rows;
     for (const int index : micro.rows) rows.push_back(train_[static_cast<size_t>(index)].row);
     std::sort(rows.begin(), rows.end());
-    throw Error(fmt::format("the {} is not a finite number at step {} (rows {}); lower the learning rate ({}) or look "
-                            "at these rows", what, state_.step + 1, fmt::join(rows, ", "), config_.learning_rate));
+    throw Error(
+        fmt::format("the {} is not a finite number at step {} (rows {}); lower the learning rate ({}) or look "
+                    "at these rows",
+                    what, state_.step + 1, fmt::join(rows, ", "), config_.learning_rate));
   }
 
   TrainResult result(bool cancelled, bool stopped) {

@@ -24,10 +24,10 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   double learning_rate = 1e-3;
   Decay decay = Decay::kCosine;
-  double warmup_share = 0.05;  // of all steps
-  double epochs = 3;           // parts of one too
-  int batch_rows = 16;         // rows an optimizer step
-  int64_t token_budget = 2048; // tokens a micro-batch
+  double warmup_share = 0.05;   // of all steps
+  double epochs = 3;            // parts of one too
+  int batch_rows = 16;          // rows an optimizer step
+  int64_t token_budget = 2048;  // tokens a micro-batch
   uint64_t seed = 1;
   GemmPrecision precision = GemmPrecision::kBF16;
   Recompute recompute = Recompute::kAuto;
@@ -40,8 +40,8 @@ struct TrainConfig {
 // One optimizer step, or the evaluation before the first (step 0).
 struct HistoryPoint {
   int64_t step = 0;
-  int64_t tokens = 0;    // computed so far
-  double loss = 0;       // mean over the step's trained tokens
+  int64_t tokens = 0;  // computed so far
+  double loss = 0;     // mean over the step's trained tokens
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping
   double tokens_per_second = 0;

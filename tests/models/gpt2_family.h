@@ -32,8 +32,7 @@ inline void build_gpt2(const ModelFile& file, Model& model) {
   }
   const Param& last = model.add_param(file, "ln_f.weight", {c.hidden});
   const Param& last_bias = model.add_param(file, "ln_f.bias", {c.hidden});
-  model.head =
-      &model.linears.emplace_back(Linear{"lm_head", tokens.value, {}, static_cast<int>(model.linears.size())});
+  model.head = &model.linears.emplace_back(Linear{"lm_head", tokens.value, {}, static_cast<int>(model.linears.size())});
 
   const AttentionShape shape{c.heads, c.heads, c.head_dim, 1.0f / std::sqrt(static_cast<float>(c.head_dim))};
   const float eps = c.norm_eps;

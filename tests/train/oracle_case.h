@@ -87,8 +87,8 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
 inline std::vector<std::string> case_folders() {
   const char* live = std::getenv("THIMBLE_TRAIN_CASES");
   std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(live != nullptr ? std::filesystem::path(live)
-                                                                               : golden("train")))
+  for (const auto& entry :
+       std::filesystem::directory_iterator(live != nullptr ? std::filesystem::path(live) : golden("train")))
     if (std::filesystem::exists(entry.path() / "batch.json")) out.push_back(entry.path().string());
   std::sort(out.begin(), out.end());
   return out;
