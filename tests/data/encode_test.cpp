@@ -1,0 +1,126 @@
+#include "data/encode.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "calls/hermes.h"
+#include "core/error.h"
+#include "data/read.h"
+
+namespace thimble {
+namespace {
+
+// SmolLM2's template, which adds a system message of its own where none is given.
+constexpr const char* kTemplate =
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are SmolLM<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+std::string utf8(uint32_t code) {
+  if (code < 0x80) return std::string(1, static_cast<char>(code));
+  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 0x3f))};
+}
+
+// A byte-level vocabulary with one merge, of two line breaks, which would reach over the border between the prompt and
+// an answer that begins with one; and ChatML's control tokens.
+Vocabulary vocabulary() {
+  Vocabulary v;
+  v.model = "gpt2";
+  v.pre = "default";
+  v.chat_template = kTemplate;
+  uint32_t spare = 256;
+  for (uint32_t byte = 0; byte < 256; ++byte) {  // GPT-2's names of the bytes
+    const bool plain = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    v.tokens.push_back(utf8(plain ? byte : spare++));
+    v.types.push_back(1);
+  }
+  v.tokens.push_back(utf8(256 + 10) + utf8(256 + 10));  // "\n\n"
+  v.types.push_back(1);
+  v.merges = {utf8(256 + 10) + " " + utf8(256 + 10)};
+  for (const char* control : {"<|im_start|>", "<|im_end|>"}) {
+    v.tokens.emplace_back(control);
+    v.types.push_back(3);
+  }
+  v.eos = 258;
+  return v;
+}
+
+PromptStyle style(bool tools_in_prompt, std::optional<std::string> system) {
+  const Vocabulary v = vocabulary();
+  return PromptStyle(
+      Tokenizer::from(v), v, tools_in_prompt, std::move(system),
+      parse_tools(R"([{"name": "f", "parameters": {"type": "object", "properties": {"b": {}, "a": {}}}}])", "tools"));
+}
+
+std::string text_of(const PromptStyle& style, const EncodedRow& row, bool trained) {
+  std::vector<int32_t> tokens;
+  for (size_t i = 0; i < row.tokens.size(); ++i) {
+    if ((row.trained[i] != 0) == trained) tokens.push_back(row.tokens[i]);
+  }
+  return style.tokenizer().decode(tokens);
+}
+
+const std::vector<Row>& rows() {
+  static const std::vector<Row> all = parse_rows(
+      R"({"query": "do it", "calls": [{"name": "f", "arguments": {"a": 1, "b": 2}}, {"name": "f", "arguments": {}}]})"
+      "\n"
+      R"({"query": "hi", "calls": [], "answer": "\nHello."})"
+      "\n"
+      R"({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "before"}, {"role": "user", "content": "r"}, {"role": "assistant", "content": "after"}]})",
+      "t");
+  return all;
+}
+
+TEST(Encode, TheAnswerAndItsEndAreTrainedAndNothingElse) {
+  const PromptStyle s = style(false, std::nullopt);
+  EXPECT_EQ(text_of(s, s.encode(rows()[0]), true),
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"b\": 2, \"a\": 1}}\n</tool_call>\n"
+            "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call><|im_end|>");
+  EXPECT_EQ(text_of(s, s.encode(rows()[1]), true), "\nHello.<|im_end|>");
+  EXPECT_EQ(text_of(s, s.encode(rows()[2]), true), "after<|im_end|>") << "earlier turns are given, not taught";
+}
+
+TEST(Encode, TrainingAndInferenceHaveTheSamePrompt) {
+  for (const bool tools_in_prompt : {false, true}) {
+    for (const std::optional<std::string>& system :
+         {std::optional<std::string>(), std::optional<std::string>(""), std::optional<std::string>("Be brief.")}) {
+      const PromptStyle s = style(tools_in_prompt, system);
+      for (const Row& row : rows()) {
+        const EncodedRow encoded = s.encode(row);
+        const auto first =
+            static_cast<size_t>(std::find(encoded.trained.begin(), encoded.trained.end(), 1) - encoded.trained.begin());
+        const std::vector<int32_t> given(encoded.tokens.begin(),
+                                         encoded.tokens.begin() + static_cast<ptrdiff_t>(first));
+        EXPECT_EQ(given, s.prompt(row.turns)) << row.number;
+        EXPECT_EQ(encoded.tokens.size(), encoded.trained.size());
+        EXPECT_EQ(encoded.tokens.size(), encoded.roles.size());
+        EXPECT_EQ(encoded.roles[first], Role::kAssistant);
+      }
+    }
+  }
+}
+
+TEST(Encode, SystemMessageIsTheTemplatesTheJobsOrTheRows) {
+  const auto prompt = [](const PromptStyle& s, const Row& row) { return s.tokenizer().decode(s.prompt(row.turns)); };
+  EXPECT_EQ(prompt(style(false, std::nullopt), rows()[1]),
+            "<|im_start|>system\nYou are SmolLM<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(prompt(style(false, ""), rows()[1]),
+            "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_THAT(prompt(style(false, "T"), rows()[2]),
+              testing::StartsWith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nq"));
+  EXPECT_THAT(prompt(style(true, "T"), rows()[1]), testing::StartsWith("<|im_start|>system\nT\n\n# Tools\n\n"));
+}
+
+TEST(Encode, ShotsStandBeforeTheRequest) {
+  const PromptStyle s = style(false, "");
+  const std::string text = s.tokenizer().decode(s.prompt(rows()[1].turns, std::span(rows()).first(1)));
+  EXPECT_THAT(text, testing::HasSubstr(
+                        "<|im_start|>user\ndo it<|im_end|>\n<|im_start|>assistant\n<tool_call>\n{\"name\": \"f\""));
+  EXPECT_THAT(text,
+              testing::EndsWith("</tool_call><|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"));
+}
+
+}  // namespace
+}  // namespace thimble
