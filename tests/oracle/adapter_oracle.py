@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Adapters both ways between Thimble and peft, and merged models, by logits and greedy texts in f32.
+
+  adapter_oracle.py PROGRAM [--model MODEL.gguf] [--stories FOLDER] [--prompts 20]
+
+PROGRAM is build/thimble. An adapter that PROGRAM trains on a tiny job is loaded by peft on transformers' model; one
+that peft makes (B random, not zero) is loaded by PROGRAM; the trained one is merged to a folder and to a GGUF file,
+and transformers computes what is in them.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import peft
+import torch
+from safetensors.torch import load_file
+
+import prompts
+import reference_model
+from figures import Figures
+from thimble_program import Thimble
+
+HERE = pathlib.Path(__file__).parent
+GENERATED = 32
+LENGTHS = [10, 12, 14, 16, 18, 20, 23, 26, 30, 34, 38, 43, 48, 55, 65, 80, 100, 130, 180, 250]
+
+
+def write_job(folder, base, rank, learning_rate):
+    """Thirty rows with two tools, learned into the weights."""
+    def tool(name, description, **properties):
+        return {"type": "function", "function": {"name": name, "description": description, "parameters": {
+            "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}}}
+
+    rooms = ["kitchen", "hall", "attic", "office", "cellar"]
+    tools = [tool("set_lamp", "Switch a lamp.", room={"type": "string"}, on={"type": "boolean"}),
+             tool("set_heating", "Set a room's temperature.", room={"type": "string"}, degrees={"type": "integer"})]
+    rows = []
+    for i, room in enumerate(rooms):
+        for on, words in ((True, "on in"), (False, "off in")):
+            for form in (f"lamp {words} the {room}", f"please turn the lamp {words} the {room}"):
+                rows.append((form, "set_lamp", {"room": room, "on": on}))
+        for degrees, form in ((16 + i, f"{16 + i} degrees in the {room}"), (20 + i, f"heat the {room} to {20 + i}")):
+            rows.append((form, "set_heating", {"room": room, "degrees": degrees}))
+    folder.mkdir()
+    (folder / "tools.json").write_text(json.dumps(tools))
+    (folder / "train.jsonl").write_text("".join(
+        json.dumps({"query": query, "calls": [{"name": name, "arguments": arguments}]}) + "\n"
+        for query, name, arguments in rows))
+    (folder / "thimble.toml").write_text(
+        f'name = "lamps"\nbase = {json.dumps(str(base))}\ntools_in_prompt = false\nsystem = "Home"\n\n[train]\n'
+        f'rank = {rank}\nalpha = {2 * rank}\nlearning_rate = {learning_rate}\nepochs = 2\nbatch_rows = 5\n'
+        f'dev_share = 0.1\nevaluations = 1\n')
+
+
+def trained_adapter(thimble, job):
+    thimble.call("tune", job)
+    adapters = sorted(job.glob("runs/*/adapter"))
+    if len(adapters) != 1:
+        sys.exit(f"{job}: one run with an adapter was expected, found {adapters}")
+    return adapters[0]
+
+
+def random_adapter(model, folder):
+    torch.manual_seed(5)
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear",
+                                                         task_type="CAUSAL_LM"))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.02)
+    wrapped.save_pretrained(folder)
+    return wrapped.eval()
+
+
+def largest(pairs):
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def compare(figures, thimble, name, path, work, lengths, story=False, learning_rate=1e-3):
+    tokenizer = reference_model.load_tokenizer(path)
+    texts = prompts.make(tokenizer, story, lengths)
+    base = [thimble.logits(path, text) for text in texts]
+    ids = [tokens for tokens, _ in base]
+
+    def greedy(model):
+        return [tokenizer.decode(reference_model.greedy(model, x, GENERATED), skip_special_tokens=False) for x in ids]
+
+    def adapted(adapter):
+        return [thimble.logits(path, text, adapter)[1] for text in texts]
+
+    write_job(work / "job", path, 8, learning_rate)
+    trained = trained_adapter(thimble, work / "job")
+    matrices = load_file(trained / "adapter_model.safetensors")
+    zero = [key for key, value in matrices.items() if not value.any()]
+    figures.check(f"{name}: trained adapter, no matrix is zero", matrices and not zero, f"{len(matrices)} matrices")
+    ours = adapted(trained)
+    moved = largest(zip(ours, (x for _, x in base)))
+    figures.check(f"{name}: trained adapter changes the logits", moved > 0.1, f"{moved:.2f} (at least 0.1)")
+    loaded = peft.PeftModel.from_pretrained(reference_model.load(path), trained).eval()
+    theirs = [reference_model.logits(loaded, x) for x in ids]
+    figures.at_most(f"{name}: Thimble's adapter in peft, {len(texts)} prompts, logits", largest(zip(ours, theirs)), 2e-3)
+    texts_loaded = greedy(loaded)
+    figures.all_equal(f"{name}: Thimble's adapter in peft, {GENERATED} greedy tokens",
+                      zip((thimble.greedy(path, text, GENERATED, trained) for text in texts), texts_loaded))
+
+    made = random_adapter(reference_model.load(path), work / "peft")
+    figures.at_most(f"{name}: peft's adapter in Thimble, {len(texts)} prompts, logits",
+                    largest(zip(adapted(work / "peft"), (reference_model.logits(made, x) for x in ids))), 2e-3)
+
+    for out in (work / "merged", work / "merged.gguf"):
+        thimble.call("merge", trained, "--model", path, "--out", out, "--type", "f32")
+        merged = reference_model.load(out)
+        what = f"{name}: merged {'GGUF' if out.suffix else 'folder'} in transformers"
+        figures.at_most(f"{what}, {len(texts)} prompts, logits",
+                        largest(zip(theirs, (reference_model.logits(merged, x) for x in ids))), 2e-3)
+        figures.all_equal(f"{what}, {GENERATED} greedy tokens", zip(greedy(merged), texts_loaded))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("--model", type=pathlib.Path)
+    parser.add_argument("--stories", type=pathlib.Path)
+    parser.add_argument("--prompts", type=int, default=len(LENGTHS))
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    figures, thimble = Figures(), Thimble(options.program)
+    lengths = LENGTHS[::-1][::-(-len(LENGTHS) // options.prompts)][::-1]
+    with tempfile.TemporaryDirectory() as work:
+        if options.stories:
+            folder = pathlib.Path(work) / "stories"
+            subprocess.run([sys.executable, HERE / "make_stories.py", options.stories, folder / "model"], check=True)
+            compare(figures, thimble, "stories260K", folder / "model", folder, lengths, story=True, learning_rate=1e-2)
+        if options.model:
+            folder = pathlib.Path(work) / "model"
+            folder.mkdir()
+            compare(figures, thimble, "SmolLM2-135M", options.model.resolve(), folder, lengths)
+    figures.finish()
+
+
+if __name__ == "__main__":
+    main()
