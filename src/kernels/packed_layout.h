@@ -130,15 +130,12 @@ struct QuantizedTile {
   uint8_t* fine = nullptr;
 };
 // x [valid, in], contiguous rows; two bytes everywhere where all_fine.
-using Quantizer = void (*)(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
+void quantize_rows(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
 
 // Each instruction set's kernels; rows is one of kRowClasses. Null where the set has none.
 TileKernel plain_kernel(PackedKind kind, int rows);
 TileKernel avx2_kernel(PackedKind kind, int rows);
 TileKernel avx512_kernel(PackedKind kind, int rows);
 TileKernel avx512_float_kernel(PackedKind kind, int rows, bool bf16_products);
-Quantizer plain_quantizer();
-Quantizer avx2_quantizer();
-Quantizer avx512_quantizer();
 
 }  // namespace thimble::packed

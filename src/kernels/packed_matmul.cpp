@@ -128,12 +128,6 @@ void lay_out_floats(const float* x, int64_t in, const RowTile& tile, float* valu
   }
 }
 
-Quantizer quantizer(CpuLevel level) {
-  if (level >= CpuLevel::kAvx512) return avx512_quantizer();
-  if (level == CpuLevel::kAvx2) return avx2_quantizer();
-  return plain_quantizer();
-}
-
 TileKernel kernel(CpuLevel level, PackedKind kind, int rows) {
   TileKernel found = nullptr;
   if (level >= CpuLevel::kAvx512) {
@@ -176,16 +170,15 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
   if (needs.values) at += aligned(cells * 4);
   uint32_t* const pairs = needs.pairs ? reinterpret_cast<uint32_t*>(at) : nullptr;
 
-  const Quantizer quantize = quantizer(level);
   const auto prepare = [&](int64_t index, int) {
     const RowTile& tile = tiles[static_cast<size_t>(index)];
     const int64_t cell = tile.before * groups;
     for (const Quantized* form : {&coarse, &fine}) {
       if (form->high == nullptr) continue;
-      quantize(x + tile.first * in, in, form == &fine,
-               {tile.rows, tile.valid, form->high + cell * kGroup, form->low + cell * kGroup, form->scale + cell,
-                form->sum + cell, form->correction + cell, form->halves == nullptr ? nullptr : form->halves + 2 * cell,
-                form->fine + index * groups});
+      quantize_rows(x + tile.first * in, in, form == &fine,
+                    {tile.rows, tile.valid, form->high + cell * kGroup, form->low + cell * kGroup, form->scale + cell,
+                     form->sum + cell, form->correction + cell,
+                     form->halves == nullptr ? nullptr : form->halves + 2 * cell, form->fine + index * groups});
     }
     if (needs.values || needs.pairs)
       lay_out_floats(x, in, tile, needs.values ? values + tile.before * in_even : nullptr,

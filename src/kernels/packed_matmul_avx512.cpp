@@ -221,91 +221,6 @@ TileKernel for_rows(int rows) {
   }
 }
 
-THIMBLE_AVX512_INLINE __m512 load_group(const float* x, int64_t in, int64_t k) {  // 16 elements, zeros past the end
-  if (k + 16 <= in) return _mm512_loadu_ps(x + k);
-  if (k >= in) return _mm512_setzero_ps();
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << (in - k)) - 1), x + k);
-}
-
-THIMBLE_AVX512 void quantize(const float* x, int64_t in, bool all_fine, const QuantizedTile& out) {
-  const int64_t groups = group_count(in);
-  for (int first = 0; first < out.rows; first += kSubset) {
-    const int last = first + kSubset < out.rows ? first + kSubset : out.rows;
-    // First pass: every group's largest magnitude (kept where its scale will be) and what stands out of the row.
-    float threshold[kSubset] = {};
-    for (int row = first; row < last; ++row) {
-      const float* from = x + row * in;
-      __m512 squares = _mm512_setzero_ps();
-      for (int64_t g = 0; g < groups; ++g) {
-        float amax = 0;
-        if (row < out.valid) {
-          const __m512 lower = load_group(from, in, g * kGroup), upper = load_group(from, in, g * kGroup + 16);
-          squares = _mm512_fmadd_ps(lower, lower, squares);
-          squares = _mm512_fmadd_ps(upper, upper, squares);
-          amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(lower), _mm512_abs_ps(upper)));
-        }
-        out.scale[g * out.rows + row] = amax < kTiny ? 0.0f : amax;
-      }
-      const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(in);
-      threshold[row - first] = all_fine ? -1.0f : kOutlier * _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean)));
-    }
-    const auto bit = static_cast<uint8_t>(1 << (first / kSubset));
-    for (int64_t g = 0; g < groups; ++g) {
-      bool fine = false;
-      for (int row = first; row < last; ++row)
-        fine |= row < out.valid && out.scale[g * out.rows + row] > threshold[row - first];
-      out.fine[g] = static_cast<uint8_t>((first == 0 ? 0 : out.fine[g]) | (fine ? bit : 0));
-    }
-    for (int row = first; row < last; ++row) {
-      const float* from = x + row * in;
-      for (int64_t g = 0; g < groups; ++g) {
-        const int64_t at = g * out.rows + row;
-        const float amax = out.scale[at];
-        const bool fine = (out.fine[g] & bit) != 0;
-        const bool outlier = row < out.valid && amax > threshold[row - first];
-        const float top = outlier ? kFineTop : kCoarseTop;
-        __m512i lower = _mm512_setzero_si512(), upper = _mm512_setzero_si512();
-        if (amax > 0) {
-          const __m512 inverse = _mm512_set1_ps(top / amax);
-          lower = _mm512_cvtps_epi32(_mm512_mul_ps(load_group(from, in, g * kGroup), inverse));
-          upper = _mm512_cvtps_epi32(_mm512_mul_ps(load_group(from, in, g * kGroup + 16), inverse));
-        }
-        auto* high = reinterpret_cast<__m128i*>(out.high + at * kGroup);
-        auto* low = reinterpret_cast<__m128i*>(out.low + at * kGroup);
-        if (outlier) {
-          const __m512i round = _mm512_set1_epi32(128);
-          const __m512i lower_high = _mm512_srai_epi32(_mm512_add_epi32(lower, round), 8);
-          const __m512i upper_high = _mm512_srai_epi32(_mm512_add_epi32(upper, round), 8);
-          _mm_storeu_si128(high, _mm512_cvtepi32_epi8(lower_high));
-          _mm_storeu_si128(high + 1, _mm512_cvtepi32_epi8(upper_high));
-          // What truncation to a byte leaves of q is q - high * 256, as high rounds to nearest.
-          _mm_storeu_si128(low, _mm512_cvtepi32_epi8(lower));
-          _mm_storeu_si128(low + 1, _mm512_cvtepi32_epi8(upper));
-        } else {
-          _mm_storeu_si128(high, _mm512_cvtepi32_epi8(lower));
-          _mm_storeu_si128(high + 1, _mm512_cvtepi32_epi8(upper));
-          if (fine) {
-            _mm_storeu_si128(low, _mm_setzero_si128());
-            _mm_storeu_si128(low + 1, _mm_setzero_si128());
-          }
-        }
-        // A row in one byte within a fine subset counts in the subset's unit: 256 times finer, exactly.
-        const bool widened = fine && !outlier;
-        const float unit = amax / top * (widened ? 1.0f / 256 : 1.0f);
-        out.scale[at] = unit;
-        if (out.halves != nullptr) {
-          const int32_t sums[2] = {_mm512_reduce_add_epi32(lower) * (widened ? 256 : 1),
-                                   _mm512_reduce_add_epi32(upper) * (widened ? 256 : 1)};
-          for (int h = 0; h < 2; ++h) out.halves[(2 * g + h) * out.rows + row] = -32 * sums[h];
-        }
-        const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(lower, upper)) * (widened ? 256 : 1);
-        out.sum[at] = unit * static_cast<float>(sum);
-        out.correction[at] = -8 * sum;
-      }
-    }
-  }
-}
-
 }  // namespace
 
 TileKernel avx512_kernel(PackedKind kind, int rows) {
@@ -331,13 +246,10 @@ TileKernel avx512_kernel(PackedKind kind, int rows) {
   }
 }
 
-Quantizer avx512_quantizer() { return quantize; }
-
 }  // namespace thimble::packed
 
 #else
 namespace thimble::packed {
 TileKernel avx512_kernel(PackedKind, int) { return nullptr; }
-Quantizer avx512_quantizer() { return nullptr; }
 }  // namespace thimble::packed
 #endif

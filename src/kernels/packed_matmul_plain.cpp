@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/packed_layout.h"
@@ -100,54 +99,6 @@ void floats(const std::byte* weight, int64_t in, const ActivationTile& a, const 
   }
 }
 
-void quantize(const float* x, int64_t in, bool all_fine, const QuantizedTile& out) {
-  const int64_t groups = group_count(in);
-  float threshold[kMaxRows] = {};
-  const auto largest = [&](int row, int64_t g) {
-    float amax = 0;
-    if (row >= out.valid) return amax;
-    for (int64_t k = g * kGroup; k < std::min(in, (g + 1) * kGroup); ++k)
-      amax = std::max(amax, std::fabs(x[row * in + k]));
-    return amax < kTiny ? 0.0f : amax;
-  };
-  for (int row = 0; row < out.valid; ++row) {
-    double squares = 0;
-    for (int64_t k = 0; k < in; ++k) squares += static_cast<double>(x[row * in + k]) * x[row * in + k];
-    threshold[row] = all_fine ? -1.0f : kOutlier * static_cast<float>(std::sqrt(squares / static_cast<double>(in)));
-  }
-  for (int64_t g = 0; g < groups; ++g) {
-    out.fine[g] = 0;
-    for (int row = 0; row < out.valid; ++row)
-      if (largest(row, g) > threshold[row]) out.fine[g] |= static_cast<uint8_t>(1 << (row / kSubset));
-    for (int row = 0; row < out.rows; ++row) {
-      const float amax = largest(row, g);
-      const bool outlier = row < out.valid && amax > threshold[row];
-      const bool fine = ((out.fine[g] >> (row / kSubset)) & 1) != 0;
-      const float top = outlier ? kFineTop : kCoarseTop;
-      const float inverse = amax > 0 ? top / amax : 0;
-      int32_t halves[2] = {0, 0};
-      for (int k = 0; k < kGroup; ++k) {
-        const int64_t from = g * kGroup + k, at = (g * out.rows + row) * kGroup + k;
-        const float value = row < out.valid && from < in ? x[row * in + from] : 0.0f;
-        const int32_t q = static_cast<int32_t>(std::nearbyint(value * inverse));
-        const int32_t high = outlier ? (q + 128) >> 8 : q;
-        const int32_t low = outlier ? q - high * 256 : 0;
-        out.high[at] = static_cast<int8_t>(high);
-        if (fine) out.low[at] = static_cast<int8_t>(low);
-        halves[k / 16] += fine ? high * 256 + low : high;
-      }
-      // A row in one byte within a fine subset counts in the subset's unit: 256 times finer, exactly.
-      const float unit = amax / top * (fine && !outlier ? 1.0f / 256 : 1.0f);
-      const int64_t at = g * out.rows + row;
-      out.scale[at] = unit;
-      out.sum[at] = unit * static_cast<float>(halves[0] + halves[1]);
-      out.correction[at] = -8 * (halves[0] + halves[1]);
-      if (out.halves != nullptr)
-        for (int h = 0; h < 2; ++h) out.halves[(2 * g + h) * out.rows + row] = -32 * halves[h];
-    }
-  }
-}
-
 }  // namespace
 
 TileKernel plain_kernel(PackedKind kind, int) {
@@ -177,7 +128,5 @@ TileKernel plain_kernel(PackedKind kind, int) {
   }
   return nullptr;
 }
-
-Quantizer plain_quantizer() { return quantize; }
 
 }  // namespace thimble::packed
