@@ -5,6 +5,7 @@
 #include "text/jinja_attribute_path.h"
 #include "text/jinja_builtins.h"
 #include "text/jinja_operators.h"
+#include "text/jinja_sort.h"
 #include "text/jinja_unicode.h"
 
 // Filters on sequences that give their result at once.
@@ -132,7 +133,7 @@ bool keys_less(Runtime& runtime, const Keys& a, const Keys& b, bool single) {
 std::vector<size_t> sorted_order(Runtime& runtime, const std::vector<Keys>& keys, bool reverse, bool single) {
   std::vector<size_t> order(keys.size());
   for (size_t k = 0; k < order.size(); ++k) order[k] = k;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+  merge_sort(order, [&](size_t a, size_t b) {
     return reverse ? keys_less(runtime, keys[b], keys[a], single) : keys_less(runtime, keys[a], keys[b], single);
   });
   return order;

@@ -101,13 +101,13 @@ Value tojson(Interpreter& i, const Value& self, Args& arguments) {
   style.ensure_ascii = bound.flag(0, false);
   if (bound.has(1) && !bound[1].is_none()) {
     style.indented = true;
-    style.item_separator = ",";
+    style.item_separator.resize(1);  // no space before a line break
     if (const Text* text = bound[1].text()) {
       style.indent = text->utf8;
     } else {
       const Int width = bound.integer(1, 0);
       if (width > 1000) throw Failure("tojson: the indent is too large");
-      style.indent = std::string(static_cast<size_t>(width < 0 ? Int{0} : width), ' ');
+      style.indent.assign(static_cast<size_t>(width < 0 ? Int{0} : width), ' ');
     }
   }
   if (bound.has(2) && !bound[2].is_none()) {

@@ -174,13 +174,16 @@ ExprP Parser::parse_concat() {
 ExprP Parser::parse_product() {
   const int line = current().line;
   ExprP left = parse_power();
-  while (is_operator("*") || is_operator("/") || is_operator("//") || is_operator("%")) {
-    const std::string text = next().text;
-    const Op op = text == "*" ? Op::kMul : text == "/" ? Op::kDiv : text == "//" ? Op::kFloorDiv : Op::kMod;
+  static constexpr std::pair<std::string_view, Op> kProducts[] = {
+      {"*", Op::kMul}, {"/", Op::kDiv}, {"//", Op::kFloorDiv}, {"%", Op::kMod}};
+  while (true) {
+    const auto* found = std::find_if(std::begin(kProducts), std::end(kProducts),
+                                     [&](const auto& p) { return is_operator(p.first); });
+    if (found == std::end(kProducts)) return left;
+    next();
     left = make(K::kBinary, line, std::move(left), parse_power());
-    left->ops = {op};
+    left->ops = {found->second};
   }
-  return left;
 }
 
 ExprP Parser::parse_power() {
@@ -431,7 +434,7 @@ ExprP Parser::parse_filter(ExprP node, bool start_inline) {
     if (!start_inline) next();
     const int line = current().line;
     std::string name = expect_any_name();
-    while (skip_operator(".")) name += "." + expect_any_name();
+    while (skip_operator(".")) name.append(1, '.').append(expect_any_name());
     ExprP filter = make(K::kFilter, line, std::move(node));
     filter->name = std::move(name);
     if (is_operator("(")) parse_arguments(*filter);
@@ -445,7 +448,7 @@ ExprP Parser::parse_test(ExprP node) {
   const int line = next().line;
   const bool negated = skip_name("not");
   std::string name = expect_any_name();
-  while (skip_operator(".")) name += "." + expect_any_name();
+  while (skip_operator(".")) name.append(1, '.').append(expect_any_name());
   ExprP test = make(K::kTest, line, std::move(node));
   test->name = std::move(name);
   const Token& token = current();

@@ -367,7 +367,8 @@ Value zfill_method(Interpreter& i, const Value& self, Arguments& arguments) {
 
 Value expandtabs_method(Interpreter& i, const Value& self, Arguments& arguments) {
   const Bound bound("expandtabs", arguments, {"tabsize"});
-  const Int size = std::min<Int>(bound.integer(0, 8), 1 << 20);
+  const Int size = bound.integer(0, 8);
+  if (size > INT32_MAX || size < INT32_MIN) throw Failure("Python int too large to convert to C int");
   const std::string& text = self_text(self).utf8;
   std::string out;
   Int column = 0;

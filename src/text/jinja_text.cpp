@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "text/jinja_macro.h"
+#include "text/jinja_sort.h"
 #include "text/jinja_unicode.h"
 #include "text/jinja_value.h"
 
@@ -303,7 +304,7 @@ class JsonWriter {
     items.reserve(dict.items.size());
     for (const auto& item : dict.items) items.push_back(&item);
     if (style_.sort_keys) {
-      std::stable_sort(items.begin(), items.end(), [&](const auto* a, const auto* b) {
+      merge_sort(items, [&](const auto* a, const auto* b) {
         return less(out_.runtime(), a->first, b->first);
       });
     }

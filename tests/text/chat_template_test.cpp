@@ -71,7 +71,7 @@ TEST(ChatTemplate, NamesTheRoleOfEveryPiece) {
   for (const auto& piece : chat.render_for_training(kChat)) {
     seen.push_back(piece.role + (piece.trained ? "+" : "-") + std::to_string(piece.text.size()));
   }
-  EXPECT_THAT(seen, testing::ElementsAre("system-102", "user-33", "assistant-22", "assistant+16", "assistant-1", "user-34",
+  EXPECT_THAT(seen, testing::ElementsAre("system-98", "user-30", "assistant-22", "assistant+16", "assistant-1", "user-31",
                                          "assistant-22", "assistant+15", "assistant-1"));
 }
 
