@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -65,16 +66,31 @@ int run(const Options& options) {
   Optimizer optimizer(lora.parameters(), {});
   const TrainBatch batch = random_batch(*model, options);
   double best = 1e30;
-  for (int step = 0; step <= options.steps; ++step) {
+  const auto faults = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+  };
+  OpSeconds seconds_by_op;
+  for (int step = 0; step <= options.steps; ++step) {  // the first takes the buffers and is not counted
+    if (step == 1) ops.set_op_seconds(&seconds_by_op);
+    const long faults_before = faults();
     const double start = bench::now();
-    const double forward_loss = step == 0 ? 0 : ops.loss_and_gradients(batch, batch.weight());
-    if (step == 0) ops.loss_and_gradients(batch, batch.weight());
-    optimizer.step(1e-4);
+    const double loss = ops.loss_and_gradients(batch, batch.weight());
+    {
+      const OpTimer timer(step > 0 ? &seconds_by_op : nullptr, "optimizer");
+      optimizer.step(1e-4);
+    }
     const double seconds = bench::now() - start;
-    fmt::print("step {}: {:.3f} s, {:.0f} tokens/s, loss {:.4f}\n", step, seconds,
-               static_cast<double>(batch.size()) / seconds, forward_loss);
-    if (step > 0 && seconds < best) best = seconds;
+    fmt::print("step {}: {:.3f} s, {:.0f} tokens/s, loss {:.4f}, {} page faults\n", step, seconds,
+               static_cast<double>(batch.size()) / seconds, loss, faults() - faults_before);
+    if (step > 0) best = std::min(best, seconds);
   }
+  ops.set_op_seconds(nullptr);
+  double all = 0;
+  for (const auto& [op, seconds] : seconds_by_op) all += seconds;
+  for (const auto& [op, seconds] : seconds_by_op)
+    fmt::print("  {:<20} {:8.1f} ms a step {:5.1f} %\n", op, 1e3 * seconds / options.steps, 100 * seconds / all);
   const double forward_start = bench::now();
   ops.loss(batch, batch.weight());
   const double forward = bench::now() - forward_start;

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/buffer.h"
@@ -65,21 +67,50 @@ void copy_values(const float* from, int64_t count, float* to);  // on all thread
 inline Value& value_of(const Act& act) { return static_cast<Value&>(*act); }
 inline ValuePtr value_ptr(const Act& act) { return std::static_pointer_cast<Value>(act); }
 
+// Seconds by op, "attention" and "attention backward"; the benchmark reads them.
+using OpSeconds = std::map<std::string, double>;
+
+// Adds the time of a scope to an op's; does nothing without a place to add to.
+class OpTimer {
+ public:
+  OpTimer(OpSeconds* seconds, const char* op, const char* pass = "") : seconds_(seconds), op_(op), pass_(pass) {
+    if (seconds_ != nullptr) start_ = std::chrono::steady_clock::now();
+  }
+  ~OpTimer() {
+    if (seconds_ == nullptr) return;
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start_;
+    (*seconds_)[std::string(op_) + pass_] += taken.count();
+  }
+  OpTimer(const OpTimer&) = delete;
+  OpTimer& operator=(const OpTimer&) = delete;
+
+ private:
+  OpSeconds* seconds_;
+  const char* op_;
+  const char* pass_;
+  std::chrono::steady_clock::time_point start_;
+};
+
 // What the forward pass did, to be run backwards. Every entry drops what it holds as soon as it has run.
 class Tape {
  public:
-  void record(std::function<void()> backward) { entries_.push_back(std::move(backward)); }
-  void run_backward() {
+  void record(const char* op, std::function<void()> backward) { entries_.push_back({op, std::move(backward)}); }
+  void run_backward(OpSeconds* seconds = nullptr) {
     while (!entries_.empty()) {
-      const std::function<void()> entry = std::move(entries_.back());
+      const Entry entry = std::move(entries_.back());
       entries_.pop_back();
-      entry();
+      const OpTimer timer(seconds, entry.op, " backward");
+      entry.backward();
     }
   }
   void clear() { entries_.clear(); }
 
  private:
-  std::vector<std::function<void()>> entries_;
+  struct Entry {
+    const char* op;
+    std::function<void()> backward;
+  };
+  std::vector<Entry> entries_;
 };
 
 }  // namespace thimble

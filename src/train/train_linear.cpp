@@ -43,7 +43,7 @@ ValuePtr TrainOps::frozen_linear(const Linear& layer, const ValuePtr& x) {
   linear_forward(options_.precision, product_input(*x), layer.weight, y->values.data());
   y->needs_grad = x->needs_grad;
   if (records(*y)) {
-    tape_.record([this, x, y, &layer] {
+    tape_.record("linear", [this, x, y, &layer] {
       const auto [dx, accumulate] = x->grad_target();
       linear_backward_input(options_.precision, {y->grad.data(), y->rows, y->cols}, layer.weight, dx, accumulate);
     });
@@ -61,7 +61,7 @@ ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
   if (recording_) {
     x->product_reads = true;
     t->backward_reads = t->keep_exact = true;
-    tape_.record([this, x, y, t, &layer, &weight] {
+    tape_.record("linear", [this, x, y, t, &layer, &weight] {
       const GemmInput in = product_input(*x);
       const auto [dx, accumulate] = x->needs_grad ? x->grad_target() : Value::Target{nullptr, false};
       lora_backward(options_.precision, {y->grad.data(), y->rows, y->cols}, in, weight, lora_->low_rank(layer),
@@ -97,7 +97,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
   if (!recording_) return y;
   x->product_reads = true;
   t->backward_reads = t->keep_exact = true;
-  tape_.record([=, this, &layer, &weight] {
+  tape_.record("linear", [=, this, &layer, &weight] {
     const GemmPrecision precision = options_.precision;
     const GemmInput dy{y->grad.data(), rows, out};
     Buffer<float> u = pool_.take(rows * rank);  // scale · dy · b
@@ -119,6 +119,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
 }
 
 std::vector<Act> TrainOps::linear(const Act& x_act, std::span<const Linear* const> layers) {
+  const OpTimer timer(op_seconds_, "linear");
   const ValuePtr x = value_ptr(x_act);
   std::vector<Act> out;
   for (const Linear* layer : layers) {

@@ -57,6 +57,7 @@ GemmInput TrainOps::product_input(Value& x) {
 }
 
 Act TrainOps::embed(const Param& table) {
+  const OpTimer timer(op_seconds_, "embed");
   const int64_t vocab = table.value.rows();
   for (const int32_t token : batch_->tokens)
     if (token < 0 || token >= vocab)
@@ -70,6 +71,7 @@ Act TrainOps::embed(const Param& table) {
 }
 
 Act TrainOps::embed_positions(const Param& table) {
+  const OpTimer timer(op_seconds_, "embed");
   if (context_ > table.value.rows())
     throw Error(fmt::format("a training row is longer than the model's {} positions; leave it out or cut it",
                             table.value.rows()));
@@ -79,6 +81,7 @@ Act TrainOps::embed_positions(const Param& table) {
 }
 
 Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
+  const OpTimer timer(op_seconds_, "norm");
   const ValuePtr x = value_ptr(x_act);
   const float* w = param(weight);
   ValuePtr y = make(x->rows, x->cols);
@@ -89,7 +92,7 @@ Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
   y->remake = [x, w, eps, to = y.get()] {
     rms_norm_forward(x->ensure_values(), w, x->rows, x->cols, eps, to->values.data());
   };
-  tape_.record([x, y, w, eps] {
+  tape_.record("norm", [x, y, w, eps] {
     const auto [dx, accumulate] = x->grad_target();
     rms_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
   });
@@ -97,6 +100,7 @@ Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
 }
 
 Act TrainOps::layer_norm(const Act& x_act, const Param& weight, const Param& bias, float eps) {
+  const OpTimer timer(op_seconds_, "norm");
   const ValuePtr x = value_ptr(x_act);
   const float* w = param(weight);
   const float* b = param(bias);
@@ -108,7 +112,7 @@ Act TrainOps::layer_norm(const Act& x_act, const Param& weight, const Param& bia
   y->remake = [x, w, b, eps, to = y.get()] {
     layer_norm_forward(x->ensure_values(), w, b, x->rows, x->cols, eps, to->values.data());
   };
-  tape_.record([x, y, w, eps] {
+  tape_.record("norm", [x, y, w, eps] {
     const auto [dx, accumulate] = x->grad_target();
     layer_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
   });
@@ -116,6 +120,7 @@ Act TrainOps::layer_norm(const Act& x_act, const Param& weight, const Param& bia
 }
 
 Act TrainOps::rope(Act x_act, const Rope& rope) {
+  const OpTimer timer(op_seconds_, "rope");
   const ValuePtr x = value_ptr(x_act);
   RopeTable& table = rope_tables_[&rope];
   if (table.positions() < context_)
@@ -129,7 +134,7 @@ Act TrainOps::rope(Act x_act, const Rope& rope) {
   if (recording_ && options_.keep != Keep::kInputs) made_in_block_.push_back(y);
   rope_forward(y->values.data(), y->rows, heads, positions_.data(), table, y->values.data());
   if (!records(*y)) return y;
-  tape_.record([this, x, y, heads, key = &rope] {
+  tape_.record("rope", [this, x, y, heads, key = &rope] {
     rope_backward(y->grad.data(), y->rows, heads, positions_.data(), rope_tables_.at(key), y->grad.data());
     x->put_grad(std::move(y->grad));
   });
@@ -137,6 +142,7 @@ Act TrainOps::rope(Act x_act, const Rope& rope) {
 }
 
 Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, int, const AttentionShape& shape) {
+  const OpTimer timer(op_seconds_, "attention");
   const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
   ValuePtr y = make(q->rows, q->cols);
   ValuePtr lse = make(q->rows, shape.heads);
@@ -148,7 +154,7 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
   // Backward sets small differences of large sums against each other: rounding one part alone would show.
   for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
-  tape_.record([this, q, k, v, y, lse, shape] {
+  tape_.record("attention", [this, q, k, v, y, lse, shape] {
     Buffer<float> dq = pool_.take(q->count()), dk = pool_.take(k->count()), dv = pool_.take(v->count());
     attention_backward(options_.precision, q->ensure_values(), k->ensure_values(), v->ensure_values(),
                        y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
@@ -161,6 +167,7 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
 }
 
 Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
+  const OpTimer timer(op_seconds_, "swiglu");
   const ValuePtr gate = value_ptr(gate_act), up = value_ptr(up_act);
   ValuePtr y = make(gate->rows, gate->cols);
   swiglu_forward(gate->ensure_values(), up->ensure_values(), y->count(), y->values.data());
@@ -170,7 +177,7 @@ Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
   y->remake = [gate, up, to = y.get()] {
     swiglu_forward(gate->ensure_values(), up->ensure_values(), to->count(), to->values.data());
   };
-  tape_.record([this, gate, up, y] {
+  tape_.record("swiglu", [this, gate, up, y] {
     Buffer<float> dup = pool_.take(up->count());
     swiglu_backward(gate->ensure_values(), up->ensure_values(), y->grad.data(), y->count(), y->grad.data(), dup.data());
     gate->put_grad(std::move(y->grad));
@@ -180,6 +187,7 @@ Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
 }
 
 Act TrainOps::gelu(const Act& x_act) {
+  const OpTimer timer(op_seconds_, "gelu");
   const ValuePtr x = value_ptr(x_act);
   ValuePtr y = make(x->rows, x->cols);
   gelu_forward(x->ensure_values(), y->count(), y->values.data());
@@ -187,7 +195,7 @@ Act TrainOps::gelu(const Act& x_act) {
   if (!records(*y)) return y;
   x->backward_reads = true;
   y->remake = [x, to = y.get()] { gelu_forward(x->ensure_values(), to->count(), to->values.data()); };
-  tape_.record([x, y] {
+  tape_.record("gelu", [x, y] {
     gelu_backward(x->ensure_values(), y->grad.data(), y->count(), y->grad.data());
     x->put_grad(std::move(y->grad));
   });
@@ -195,13 +203,14 @@ Act TrainOps::gelu(const Act& x_act) {
 }
 
 Act TrainOps::add(const Act& a_act, const Act& b_act) {
+  const OpTimer timer(op_seconds_, "add");
   const ValuePtr a = value_ptr(a_act), b = value_ptr(b_act);
   ValuePtr y = make(a->rows, a->cols);
   add_values(a->ensure_values(), b->ensure_values(), y->count(), y->values.data());
   y->needs_grad = a->needs_grad || b->needs_grad;
   if (!records(*y)) return y;
   y->keep_exact = true;  // the residual stream: its rounding would add up over the layers
-  tape_.record([this, a, b, y] {
+  tape_.record("add", [this, a, b, y] {
     if (a->needs_grad && b->needs_grad) {
       Buffer<float> da = pool_.take(y->count());
       copy_values(y->grad.data(), y->count(), da.data());
@@ -254,14 +263,14 @@ Act TrainOps::block(const Act& x, const std::function<Act(const Act&)>& body) {
   recording_ = true;
   if (!y->needs_grad) return y;
   value_of(x).backward_reads = true;
-  tape_.record([this, x = value_ptr(x), y, body] {
+  tape_.record("block", [this, x = value_ptr(x), y, body] {
     Tape outer = std::move(tape_);
     tape_ = Tape();
     recording_ = true;
     const ValuePtr again = value_ptr(body(x));
     recording_ = false;
     again->grad = std::move(y->grad);
-    tape_.run_backward();
+    tape_.run_backward(op_seconds_);
     tape_ = std::move(outer);
   });
   return y;
@@ -285,7 +294,7 @@ double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, 
   dropping_ = true;
   dropout_step_ = dropout_step;
   const double result = head_loss(forward(batch), batch, normalizer, true);
-  tape_.run_backward();
+  tape_.run_backward(op_seconds_);
   return result;
 }
 
@@ -305,6 +314,7 @@ Buffer<float> TrainOps::logits(const TrainBatch& batch) {
 
 // Logits are computed for the trained rows alone, and never all at once.
 double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward) {
+  const OpTimer timer(op_seconds_, "head and loss");
   const int64_t vocab = model_.head->out(), cols = hidden->cols;
   std::vector<int64_t> trained;
   std::vector<int32_t> targets;

@@ -45,7 +45,7 @@ class TrainOps final : public Ops {
 
   GemmPrecision precision() const { return options_.precision; }
   size_t buffer_bytes() const { return pool_.allocated_bytes(); }
-  void set_keep(Keep keep) { options_.keep = keep; }
+  void set_op_seconds(OpSeconds* seconds) { op_seconds_ = seconds; }  // for the benchmark; null: not measured
 
   using Ops::linear;
   Act embed(const Param& table) override;
@@ -90,6 +90,7 @@ class TrainOps final : public Ops {
   bool dropping_ = false;
   bool recording_ = false;
   Tape tape_;
+  OpSeconds* op_seconds_ = nullptr;
   std::vector<std::weak_ptr<Value>> made_in_block_;
 };
 
