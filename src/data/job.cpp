@@ -126,6 +126,7 @@ void read_train(Section s, TrainSettings& t) {
   s.choice("too_long", t.too_long, {"refuse", "drop"}, "\"refuse\" or \"drop\"");
   s.read<double>("weight_decay", t.weight_decay, kNotNegative, "at least 0");
   s.read<double>("clip", t.clip, [](const double& v) { return v > 0; }, "above 0");
+  s.read<double>("text_weight", t.text_weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
   s.read("seed", t.seed);
   s.read<double>("dev_share", t.dev_share, [](const double& v) { return v > 0 && v <= 0.5; }, "above 0, at most 0.5");
   s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");

@@ -26,6 +26,9 @@ struct TrainSettings {
   std::string too_long = "refuse";  // refuse | drop
   double weight_decay = 0;
   double clip = 1;                  // of the gradient's norm
+  // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1 its
+  // losses outweigh those of the calls. The first token, which decides not to call, always counts whole.
+  double text_weight = 1;
   uint64_t seed = 1;
   double dev_share = 0.05;          // of train.jsonl, set aside to choose checkpoints and settings
   int evaluations = 4;              // of the dev part, spread over the run

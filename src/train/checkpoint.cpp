@@ -1,5 +1,6 @@
 #include "train/checkpoint.h"
 
+#include <bit>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -32,6 +33,7 @@ std::string fingerprint(std::span<const TrainRow> rows) {
     f.add(row.tokens.size());
     for (size_t i = 0; i < row.tokens.size(); ++i)
       f.add(static_cast<uint64_t>(static_cast<uint32_t>(row.tokens[i])) << 1 | (row.trained[i] != 0 ? 1 : 0));
+    for (const float weight : row.weights) f.add(std::bit_cast<uint32_t>(weight));
   }
   return fmt::format("{:016x}", f.value);
 }

@@ -11,11 +11,18 @@
 namespace thimble {
 namespace {
 
+float loss_weight(const TrainRow& row, size_t token) {
+  if (row.trained[token] == 0) return 0;
+  return row.weights.empty() ? 1.0f : row.weights[token];
+}
+
 void check(std::span<const TrainRow> rows) {
   for (const TrainRow& row : rows) {
     if (row.tokens.size() != row.trained.size())
       throw Error(fmt::format("row {}: {} tokens but {} training marks; encode the row again", row.row,
                               row.tokens.size(), row.trained.size()));
+    if (!row.weights.empty() && row.weights.size() != row.tokens.size())
+      throw Error(fmt::format("row {}: {} tokens but {} weights", row.row, row.tokens.size(), row.weights.size()));
     if (trained_tokens(row) == 0)
       throw Error(fmt::format("row {}: no token is trained; give it an answer or leave it out", row.row));
   }
@@ -52,6 +59,12 @@ int64_t trained_tokens(const TrainRow& row) {  // the first token has nothing be
   return count;
 }
 
+double trained_weight(const TrainRow& row) {
+  double sum = 0;
+  for (size_t i = 1; i < row.trained.size(); ++i) sum += loss_weight(row, i);
+  return sum;
+}
+
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
                                  int epoch) {
   check(rows);
@@ -69,7 +82,10 @@ std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows,
         rows, {order.begin() + static_cast<int64_t>(first), order.begin() + static_cast<int64_t>(last)}, token_budget);
     for (const MicroBatch& micro : step.micro_batches) {
       step.tokens += micro.tokens;
-      for (const int index : micro.rows) step.trained += trained_tokens(rows[static_cast<size_t>(index)]);
+      for (const int index : micro.rows) {
+        step.trained += trained_tokens(rows[static_cast<size_t>(index)]);
+        step.weight += trained_weight(rows[static_cast<size_t>(index)]);
+      }
     }
     steps.push_back(std::move(step));
   }
@@ -103,7 +119,7 @@ TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_ba
       const size_t at = static_cast<size_t>(i);
       batch.tokens.push_back(row.tokens[at]);
       batch.targets.push_back(row.tokens[at + 1]);
-      batch.weights.push_back(row.trained[at + 1] != 0 ? 1.0f : 0.0f);
+      batch.weights.push_back(loss_weight(row, at + 1));
     }
   }
   return batch;

@@ -13,11 +13,13 @@ struct TrainRow {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token from those before it
   int row = 0;                   // its number in the data file, for messages
+  std::vector<float> weights;    // [tokens] of the trained tokens' losses, above 0; empty: 1 each
 };
 
 // Positions that a row's loss needs: those before its last trained token. What follows is never computed.
 int64_t computed_tokens(const TrainRow& row);
 int64_t trained_tokens(const TrainRow& row);
+double trained_weight(const TrainRow& row);  // the sum of its trained tokens' weights
 
 // Rows (indices into the data) that go through the model together.
 struct MicroBatch {
@@ -30,6 +32,7 @@ struct StepPlan {
   std::vector<MicroBatch> micro_batches;
   int64_t tokens = 0;
   int64_t trained = 0;
+  double weight = 0;  // of the trained tokens: what the step's loss is normalised by
 };
 
 // Packing of one pass over the data: rows shuffled by seed and epoch, batch_rows of them a step (the last step of

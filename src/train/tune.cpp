@@ -19,6 +19,16 @@ std::string kind_of(const Row& row) {
   return row.calls.empty() ? "no call" : row.calls.size() == 1 ? "one call" : "several calls";
 }
 
+// The first trained token and the last, which ends the answer, count whole.
+std::vector<float> text_weights(const TrainRow& row, double text_weight) {
+  std::vector<float> weights(row.tokens.size(), static_cast<float>(text_weight));
+  const auto first = std::find(row.trained.begin(), row.trained.end(), 1) - row.trained.begin();
+  const auto last = std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin();
+  weights[static_cast<size_t>(first)] = 1;
+  weights[row.tokens.size() - 1 - static_cast<size_t>(last)] = 1;
+  return weights;
+}
+
 Json history_to_json(const TrainResult& result) {
   Json points = Json::array();
   for (const HistoryPoint& p : result.history) {
@@ -67,7 +77,8 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
       ++out.card.dropped_rows;
       continue;
     }
-    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number};
+    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, {}};
+    if (row.calls.empty() && job.train.text_weight < 1) train.weights = text_weights(train, job.train.text_weight);
     if (trained_tokens(train) == 0)
       throw Error(fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
     if (in_dev[i] != 0) {

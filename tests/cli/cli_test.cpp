@@ -1,0 +1,201 @@
+// The program as a script uses it: exit statuses, what goes to standard output, what a new user's mistakes say.
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "stories.h"
+
+namespace thimble {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct Result {
+  int status = -1;
+  std::string out, err;
+};
+
+Result thimble(const std::string& arguments, const std::string& environment = "") {
+  static int number = 0;
+  const fs::path err = fs::temp_directory_path() / ("thimble-cli-err-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
+  const std::string command = environment + " '" THIMBLE_BINARY "' " + arguments + " 2>'" + err.string() + "' </dev/null";
+  Result result;
+  std::FILE* pipe = ::popen(command.c_str(), "r");
+  std::array<char, 4096> buffer{};
+  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.out.append(buffer.data(), n);
+  const int raw = ::pclose(pipe);
+  result.status = WIFEXITED(raw) ? WEXITSTATUS(raw) : -1;
+  std::stringstream text;
+  text << std::ifstream(err).rdbuf();
+  result.err = text.str();
+  fs::remove(err);
+  return result;
+}
+
+// A small job that the 260 K-parameter model can be tuned for in seconds.
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("thimble-cli-" + std::to_string(::getpid()) + "-" +
+                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
+  void write_job(const std::string& more = "", const std::string& bars = "") const {
+    write("thimble.toml", "name = \"lamp\"\nbase = \"" + test::stories_model().string() +
+                              "\"\ntools_in_prompt = false\nsystem = \"\"\n" + more +
+                              "[train]\nrank = 8\nlearning_rate = 0.02\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\n"
+                              "evaluations = 2\n[eval]\nmax_new_tokens = 64\n[assess]\nsample = 2\nshots = 0\n" + bars);
+    write("tools.json", R"([{"type":"function","function":{"name":"lamp","description":"Switch the lamp.","parameters":
+      {"type":"object","properties":{"on":{"type":"boolean"}},"required":["on"],"additionalProperties":false}}}])");
+    std::string train, test;
+    for (int i = 0; i < 12; ++i) {
+      const std::string n = std::to_string(i);
+      train += R"({"query":"lamp on )" + n + R"(","calls":[{"name":"lamp","arguments":{"on":true}}]})" "\n";
+      train += R"({"query":"lamp off )" + n + R"(","calls":[{"name":"lamp","arguments":{"on":false}}]})" "\n";
+    }
+    test = R"({"query":"lamp on 20","calls":[{"name":"lamp","arguments":{"on":true}}]})" "\n"
+           R"({"query":"lamp off 21","calls":[{"name":"lamp","arguments":{"on":false}}]})" "\n"
+           R"({"query":"hello","calls":[],"answer":"hi"})" "\n";
+    write("train.jsonl", train);
+    write("test.jsonl", test);
+  }
+  std::string job() const { return "'" + folder_.string() + "'"; }
+
+  fs::path folder_;
+};
+
+TEST_F(Cli, RunPrintsTheContinuationAlone) {
+  THIMBLE_REQUIRE_STORIES();
+  const Result r = thimble("run --model '" + test::stories_model().string() + "' -p 'Once upon a time' --greedy -n 16");
+  EXPECT_EQ(r.status, 0) << r.err;
+  EXPECT_EQ(r.out.rfind(", there was a", 0), 0u) << r.out;
+}
+
+TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job("", "[bars]\nmissed_calls = 1.0\n");
+  const Result made = thimble("make --json " + job());
+  ASSERT_EQ(made.status, 0) << made.err << made.out;
+  const json verdict = json::parse(made.out.substr(made.out.rfind("\n{") == std::string::npos ? 0 : made.out.rfind("\n{") + 1));
+  EXPECT_EQ(verdict["go"], true);
+  EXPECT_EQ(verdict["rows"], 3);
+  const fs::path adapter = verdict["adapter"].get<std::string>();
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors", "thimble_job.json"})
+    EXPECT_TRUE(fs::exists(adapter / name)) << name;
+  std::stringstream report;
+  report << std::ifstream(verdict["report"].get<std::string>()).rdbuf();
+  EXPECT_NE(report.str().find("Before and after"), std::string::npos);
+  EXPECT_EQ(report.str().find("<script"), std::string::npos);
+  EXPECT_EQ(report.str().find("http://"), std::string::npos);
+
+  const Result eval = thimble("eval --json " + job());
+  ASSERT_EQ(eval.status, 0) << eval.err;
+  const json score = json::parse(eval.out);
+  for (const char* key : {"rows", "exact", "name_accuracy", "argument_f1", "false_calls", "missed_calls", "failures",
+                          "seconds", "peak_memory_bytes"})
+    EXPECT_TRUE(score.contains(key)) << key;
+  EXPECT_EQ(score["exact"], verdict["exact"]) << "the same model on the same rows";
+
+  const fs::path merged = folder_ / "merged.gguf";
+  EXPECT_EQ(thimble("merge " + job() + " -o '" + merged.string() + "'").status, 0);
+  EXPECT_EQ(thimble("info '" + merged.string() + "'").status, 0);
+}
+
+TEST_F(Cli, AMissedBarEndsWithNoGo) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job("", "[bars]\nexact = 1.0\nmissed_calls = 0.0\nfalse_calls = 0.0\nargument_f1 = 1.0\n");
+  // The third test row wants no call, which no training row shows.
+  EXPECT_EQ(thimble("make " + job()).status, 3);
+}
+
+TEST_F(Cli, TuneShowsWhatIsTrainedBeforeItStarts) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  const Result r = thimble("tune --dry-run " + job());
+  EXPECT_EQ(r.status, 0) << r.err;
+  for (const char* part : {"[[", "]]", "memory plan", "rows to train on", "learned"})
+    EXPECT_NE(r.out.find(part), std::string::npos) << part << "\n" << r.out;
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+}
+
+struct Mistake {
+  const char* file;
+  const char* text;
+  std::vector<const char*> said;
+};
+
+TEST_F(Cli, MistakesAreOneSentenceWithFilePlaceAndMend) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::vector<Mistake> mistakes = {
+      {"thimble.toml", "nam = \"x\"\n", {"thimble.toml:1", "nam", "name"}},
+      {"thimble.toml", "[train]\nlearning_rat = 1\n", {"thimble.toml:2", "learning_rate"}},
+      {"thimble.toml", "[train]\nepochs = \"three\"\n", {"thimble.toml:2", "epochs"}},
+      {"tools.json", "[{\"name\": \"x\"}]", {"tools.json"}},
+      {"tools.json", "[", {"tools.json"}},
+      {"train.jsonl", "{\"query\": 3, \"calls\": []}\n", {"train.jsonl", "row 1"}},
+      {"train.jsonl", "{\"query\": \"x\", \"calls\": []}\n", {"train.jsonl", "row 1", "answer"}},
+      {"train.jsonl", "{\"query\": \"x\", \"calls\": [{\"name\": \"lump\", \"arguments\": {}}]}\n", {"row 1", "lump"}},
+      {"train.jsonl", "{\"query\": \"x\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": 3}}]}\n", {"row 1", "on"}},
+      {"train.jsonl", "{\"query\": \"lamp on 20\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": true}}]}\n",
+       {"train.jsonl", "test.jsonl", "1"}},
+  };
+  for (const Mistake& m : mistakes) {
+    write_job();
+    write(m.file, m.text);
+    const Result r = thimble("tune " + job());
+    EXPECT_EQ(r.status, 2) << m.file << ": " << m.text << "\n" << r.out << r.err;
+    for (const char* part : m.said) EXPECT_NE(r.err.find(part), std::string::npos) << part << " is not in: " << r.err;
+    EXPECT_FALSE(fs::exists(folder_ / "runs")) << "nothing half-written: " << m.text;
+  }
+}
+
+TEST_F(Cli, AFullDiskLeavesNothingHalfWritten) {
+  THIMBLE_REQUIRE_STORIES();
+  // /dev/full takes nothing: its folder can't be written, and the file itself says that the disk is full.
+  const Result r = thimble("run -m '" + test::stories_model().string() + "' -p 'Once' --logits /dev/full/logits.safetensors");
+  EXPECT_EQ(r.status, 2) << r.err;
+  EXPECT_NE(r.err.find("logits.safetensors"), std::string::npos) << r.err;
+}
+
+TEST_F(Cli, UnknownModelsSayHowToGetThem) {
+  const Result r = thimble("run -m no-such-model -p x", "XDG_CACHE_HOME='" + folder_.string() + "'");
+  EXPECT_EQ(r.status, 2);
+  EXPECT_NE(r.err.find("pull"), std::string::npos) << r.err;
+}
+
+TEST_F(Cli, WrongOptionsShowTheHelpAndEndWithTwo) {
+  EXPECT_EQ(thimble("").status, 2);
+  EXPECT_EQ(thimble("run --no-such-flag").status, 2);
+  EXPECT_EQ(thimble("--help").status, 0);
+  EXPECT_EQ(thimble("--cpu nonsense info --cpu").status, 2);
+}
+
+TEST_F(Cli, NoColoursWhereNobodyLooks) {
+  const Result r = thimble("info --cpu");
+  EXPECT_EQ(r.status, 0);
+  EXPECT_EQ(r.out.find('\033'), std::string::npos);
+}
+
+TEST_F(Cli, BenchPrintsTokensPerSecondAsJson) {
+  THIMBLE_REQUIRE_STORIES();
+  const Result r = thimble("bench --json --prompts 32 --generate 8 --repeat 1 -m '" + test::stories_model().string() + "'");
+  ASSERT_EQ(r.status, 0) << r.err;
+  const json out = json::parse(r.out);
+  ASSERT_EQ(out["results"].size(), 2u);
+  for (const json& line : out["results"]) EXPECT_GT(line["tokens_per_second"], 0);
+}
+
+}  // namespace
+}  // namespace thimble
