@@ -14,9 +14,11 @@
 #include <string_view>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/cpu.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/attention.h"
 #include "kernels/packed_matmul.h"
 #include "machine_peaks.h"
 #include "tensor/blocks.h"
@@ -128,6 +130,43 @@ void decode(const Options& options, const bench::MachinePeaks& peaks, DType type
                rows, out, in, gbytes, 100 * gbytes / peaks.read_gbytes);
 }
 
+// One layer's attention as SmolLM2-135M has it: 9 query heads on 3 key heads of 64, keys in f16. `sequences` rows or
+// prompts, each with `past` tokens of its own before its `rows`.
+void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t sequences, int32_t rows,
+               int32_t past) {
+  const AttentionShape shape{9, 3, 64, 0.125f};
+  const int64_t width = int64_t{shape.kv_heads} * shape.head_dim;
+  AttentionPlan plan;
+  double pairs = 0;  // of a query and a key it sees
+  for (int32_t s = 0; s < sequences; ++s) {
+    const int32_t slot = s * (past + rows);
+    AttentionSegment segment{s * rows, rows, slot + past, past, {}};
+    if (past > 0) segment.ancestors.push_back({slot, past});
+    plan.segments.push_back(segment);
+    pairs += static_cast<double>(rows) * past + 0.5 * rows * (rows + 1.0);
+  }
+  const int64_t slots = int64_t{sequences} * (past + rows);
+  const std::vector<float> source = activations(slots, width), q = activations(plan.rows(), 9 * 64);
+  std::vector<int32_t> order(static_cast<size_t>(slots));
+  std::iota(order.begin(), order.end(), 0);
+  const ByteBuffer keys(static_cast<size_t>(slots * width) * 2), values(static_cast<size_t>(slots * width) * 2);
+  store_keys(DType::kF16, source.data(), slots, width, order.data(), keys.data());
+  store_keys(DType::kF16, source.data(), slots, width, order.data(), values.data());
+  Buffer<float> out(q.size());
+  const double seconds = median_seconds(options.seconds, [&] {
+    attention_forward(q.data(), {DType::kF16, keys.data(), values.data(), width}, plan, shape, out.data(), nullptr);
+  });
+  const double gflops = 1e-9 * pairs * 4 * shape.heads * shape.head_dim / seconds;
+  if (options.json)
+    fmt::print(
+        "{{\"kernel\": \"attention\", \"sequences\": {}, \"rows\": {}, \"past\": {}, \"microseconds\": {:.1f}, "
+        "\"gflops\": {:.1f}, \"share_of_peak\": {:.3f}}}\n",
+        sequences, rows, past, seconds * 1e6, gflops, gflops / peaks.f32_gops);
+  else
+    fmt::print("attention {:>2} x {:>3} rows after {:>4}  {:>8.1f} us {:>6.1f} GFLOP/s {:>4.0f} % of peak\n", sequences,
+               rows, past, seconds * 1e6, gflops, 100 * gflops / peaks.f32_gops);
+}
+
 int run(const Options& options) {
   const bench::MachinePeaks peaks = bench::measure_peaks();
   if (options.json)
@@ -153,6 +192,12 @@ int run(const Options& options) {
       for (const Shape& shape : super ? std::vector<Shape>{{1536, 2048}} : std::vector<Shape>{{576, 576}, {1536, 576}})
         decode(options, peaks, type, rows, shape.out, shape.in);
   }
+  if (options.type.has_value()) return 0;
+  attention(options, peaks, 1, 512, 0);
+  attention(options, peaks, 1, 512, 1536);
+  attention(options, peaks, 1, 1, 128);
+  attention(options, peaks, 1, 1, 1024);
+  attention(options, peaks, 16, 1, 512);
   return 0;
 }
 

@@ -19,7 +19,6 @@ namespace {
 using attention::kKeys;
 using attention::kSpan;
 using simd::F32;
-using simd::I32;
 using simd::kLanes;
 
 constexpr int kVectors = kKeys / kLanes;
@@ -85,54 +84,33 @@ template <int kRows, int kWidth>
 [[gnu::always_inline]] inline void multiply_all(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                                                 int depth, const float* scale, float* c, int64_t c_stride, int rows,
                                                 int width) {
-  for (int v = 0; v < width; v += kWidth) {
-    int r = 0;
-    const auto next_scale = [&] { return scale == nullptr ? nullptr : scale + r; };
-    if (v + kWidth <= width) {
-      for (; r + kRows <= rows; r += kRows)
-        multiply<kRows, kWidth>(a + r * a_stride, a_stride, b + v * kLanes, b_stride, depth, next_scale(),
-                                c + r * c_stride + v * kLanes, c_stride);
-      for (; r < rows; ++r)
-        multiply<1, kWidth>(a + r * a_stride, a_stride, b + v * kLanes, b_stride, depth, next_scale(),
-                            c + r * c_stride + v * kLanes, c_stride);
-      continue;
+  for (int v = 0; v < width;) {
+    const bool full = v + kWidth <= width;
+    for (int r = 0; r < rows;) {
+      const int left = rows - r;
+      const float* const a_rows = a + r * a_stride;
+      const float* const columns = b + v * kLanes;
+      const float* const scales = scale == nullptr ? nullptr : scale + r;
+      float* const to = c + r * c_stride + v * kLanes;
+      if (!full) {
+        multiply<1, 1>(a_rows, a_stride, columns, b_stride, depth, scales, to, c_stride);
+        r += 1;
+      } else if (left >= kRows) {
+        multiply<kRows, kWidth>(a_rows, a_stride, columns, b_stride, depth, scales, to, c_stride);
+        r += kRows;
+      } else if (left == 3 || left == 5) {
+        multiply<3, kWidth>(a_rows, a_stride, columns, b_stride, depth, scales, to, c_stride);
+        r += 3;
+      } else if (left >= 2) {
+        multiply<2, kWidth>(a_rows, a_stride, columns, b_stride, depth, scales, to, c_stride);
+        r += 2;
+      } else {
+        multiply<1, kWidth>(a_rows, a_stride, columns, b_stride, depth, scales, to, c_stride);
+        r += 1;
+      }
     }
-    for (int rest = v; rest < width; ++rest)
-      for (r = 0; r < rows; ++r)
-        multiply<1, 1>(a + r * a_stride, a_stride, b + rest * kLanes, b_stride, depth, next_scale(),
-                       c + r * c_stride + rest * kLanes, c_stride);
+    v += full ? kWidth : 1;
   }
-}
-
-// Turns one row's scores into exp(score - top) and returns what earlier sums must be scaled by. Keys outside
-// [first, last) are not seen.
-[[gnu::always_inline]] inline float soften(float* scores, int first, int last, float* top, float* total) {
-  F32 s[kVectors];
-  F32 largest = F32{} + kNothing;
-  const I32 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const F32 unseen = F32{} - std::numeric_limits<float>::infinity();
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    s[v] = simd::load(scores + v * kLanes);
-    if (first > v * kLanes || last < (v + 1) * static_cast<int>(kLanes)) {
-      const I32 key = lane + static_cast<int>(v * kLanes);
-      s[v] = (key >= first) & (key < last) ? s[v] : unseen;
-    }
-    largest = simd::max(largest, s[v]);
-  }
-  const float before = *top;
-  const float now = std::max(before, simd::max(largest));
-  F32 sum{};
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    s[v] = simd::exp(s[v] - now);
-    simd::store(scores + v * kLanes, s[v]);
-    sum += s[v];
-  }
-  const float scale = before == now ? 1.0f : simd::exp(F32{} + (before - now))[0];
-  *top = now;
-  simd::store(total, simd::load(total) * scale + sum);
-  return scale;
 }
 
 // Adds what a later span has summed up.
@@ -214,25 +192,29 @@ void sum_span(const Call& call, const Job& job, int32_t span, const float* q, co
     positions.slots(begin, end, slots);
     attention::unpack_block(call.kv, slots, end - begin, int64_t{job.kv_head} * head_dim, head_dim, stride, keys.data(),
                             values.data());
-    simd::with_simd([&]() __attribute__((always_inline)) {
-      const int rows = job.count * group;
-      for (int first = 0; first < rows; first += kMicroRows) {
-        const int count = std::min(kMicroRows, rows - first);
-        const int32_t last_position = position + (first + count - 1) / group;
-        if (begin > last_position) continue;  // none of these rows sees the block
-        float scores[kMicroRows * kKeys], scale[kMicroRows];
+    const int rows = job.count * group;
+    for (int first = 0; first < rows; first += kMicroRows) {
+      const int count = std::min(kMicroRows, rows - first);
+      const int32_t last_position = position + (first + count - 1) / group;
+      if (begin > last_position) continue;  // none of these rows sees the block
+      float scores[kMicroRows * kKeys], scale[kMicroRows];
+      int seen_from[kMicroRows], seen_to[kMicroRows];
+      for (int r = 0; r < count; ++r) {
+        const int32_t at = position + (first + r) / group;
+        seen_from[r] = std::clamp(first_seen(call.plan, at) - begin, 0, kKeys);
+        seen_to[r] = std::clamp(at + 1 - begin, 0, kKeys);
+      }
+      simd::with_simd([&]() __attribute__((always_inline)) {
         multiply_all<kRows, kWidth>(q + first * head_dim, head_dim, keys.data(), kKeys, head_dim, nullptr, scores,
                                     kKeys, count, kVectors);
-        for (int r = 0; r < count; ++r) {
-          const int32_t at = position + (first + r) / group;
-          scale[r] = soften(scores + r * kKeys, first_seen(call.plan, at) - begin, at + 1 - begin, sums.top + first + r,
-                            sums.total + (first + r) * kLanes);
-        }
-        const int depth = std::min(end, last_position + 1) - begin;  // the rest has weight zero
+      });
+      attention::soften(scores, count, seen_from, seen_to, sums.top + first, sums.total + first * kLanes, scale);
+      const int depth = std::min(end, last_position + 1) - begin;  // the rest has weight zero
+      simd::with_simd([&]() __attribute__((always_inline)) {
         multiply_all<kRows, kWidth>(scores, kKeys, values.data(), stride, depth, scale, sums.sum + first * stride,
                                     stride, count, stride / static_cast<int>(kLanes));
-      }
-    });
+      });
+    }
   }
 }
 
@@ -281,10 +263,11 @@ void run_job(const Call& call, const Job& job, float* partials) {
   store_results(call, job, all);
 }
 
-// Tiles of about 64 rows: unpacking a block of keys is then small against using it.
+// Tiles of about 64 rows, a multiple of what the micro-kernel takes: unpacking a block is then small against using it.
 std::vector<Job> make_jobs(const Call& call) {
   std::vector<Job> jobs;
-  const int32_t tile = std::max(1, 64 / call.group);
+  int32_t tile = (63 + call.group) / call.group;
+  while (tile * call.group % kMicroRows != 0) ++tile;
   for (const AttentionSegment& segment : call.plan.segments) {
     for (int32_t query = 0; query < segment.query_count; query += tile) {
       Job job;

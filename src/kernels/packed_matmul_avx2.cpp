@@ -84,13 +84,21 @@ THIMBLE_AVX2_INLINE __m256i quad(const int8_t* codes) {
   return _mm256_set1_epi32(value);
 }
 
-// Sixteen elements of eight lanes times one row's activations, which may be -128 .. 127 (low bytes): 32-bit sums.
-template <PackedKind kKind>
+// Sixteen elements of eight lanes times one row's activations: 32-bit sums. Only low bytes may be -128.
+template <PackedKind kKind, bool kLow>
 THIMBLE_AVX2_INLINE __m256i dot16(const __m256i w[4], const int8_t* x) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum = _mm256_setzero_si256();
+  if constexpr (kKind == PackedKind::kU8 && !kLow) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(quad(x + 4 * i), w[i]));
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    }
+    return sum;
+  }
   if constexpr (kKind == PackedKind::kU8) {
-    // vpsignb can't negate -128, so signed bytes are widened by parts instead: exact for every byte.
+    // vpsignb can't negate -128, so bytes are widened by parts instead: exact for every byte.
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const __m256i a = quad(x + 4 * i);
@@ -168,8 +176,8 @@ THIMBLE_AVX2 void quantized_rows(const std::byte* weight, int64_t in, const Acti
         for (int r = 0; r < kRows; ++r) {
           if (fresh) dot[r] = _mm256_set1_epi32(start<kKind>(a, g, part, first + r));
           const int at = r * kGroup + 16 * part;
-          __m256i sum = dot16<kKind>(w, high + at);
-          if (fine) sum = _mm256_add_epi32(_mm256_slli_epi32(sum, 8), dot16<kKind>(w, low + at));
+          __m256i sum = dot16<kKind, false>(w, high + at);
+          if (fine) sum = _mm256_add_epi32(_mm256_slli_epi32(sum, 8), dot16<kKind, true>(w, low + at));
           dot[r] = _mm256_add_epi32(dot[r], sum);
         }
         if (part == 0 && kKind != PackedKind::kU6) continue;
