@@ -9,8 +9,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/avx512_exp.h"
 #include "kernels/gemm_operand.h"
-#include "kernels/simd.h"
 #include "kernels/target.h"
 #include "kernels/unpack_bf16.h"
 
@@ -34,11 +34,12 @@ THIMBLE_AVX512_BF16 BlockSum keep_exponentials(const float* logits, int64_t n, u
   for (int64_t i = 0; i < n; i += 16)
     tops = _mm512_max_ps(tops, _mm512_mask_loadu_ps(tops, first_lanes(n - i), logits + i));
   const float top = _mm512_reduce_max_ps(tops);
-  simd::F32 totals{};
+  const __m512 largest = _mm512_set1_ps(top);
+  __m512 totals = _mm512_setzero_ps();
   const auto exponential = [&](__m512 logit) THIMBLE_AVX512_BF16 {
-    const simd::F32 e = simd::exp((simd::F32)logit - top);
-    totals += e;
-    return _mm512_cvtps_ph((__m512)e, _MM_FROUND_TO_NEAREST_INT);
+    const __m512 e = exp_avx512(_mm512_sub_ps(logit, largest));
+    totals = _mm512_add_ps(totals, e);
+    return _mm512_cvtps_ph(e, _MM_FROUND_TO_NEAREST_INT);
   };
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) {  // apart from the rest, because masked stores of words are slow
@@ -49,7 +50,7 @@ THIMBLE_AVX512_BF16 BlockSum keep_exponentials(const float* logits, int64_t n, u
     const __m256i e = exponential(_mm512_mask_loadu_ps(_mm512_set1_ps(-1e30f), first_lanes(n - i), logits + i));
     if (kept != nullptr) _mm256_mask_storeu_epi16(kept + i, first_lanes(n - i), e);
   }
-  return {top, simd::sum(totals)};
+  return {top, _mm512_reduce_add_ps(totals)};
 }
 
 // out[i] = bf16(kept[i] · factor)
