@@ -23,7 +23,7 @@ ROOT = HERE.parents[1]
 # A comparison's own line -> (good, the line to show). The first form is figures.py's.
 FIGURE = re.compile(r"^(ok  |FAIL) (.*)$")
 DIFFERENCES = re.compile(r"^(?:(.+?): )?(\d+) cases, (\d+) differences$")
-GTEST = re.compile(r"^\[ +(OK|FAILED) +\] (\S+) \(\d+ ms\)$")
+GTEST = re.compile(r"^\[ +(OK|FAILED) +\] (\S+?)(?:, where .*)? \(\d+ ms\)$")
 GTEST_MEASURED = re.compile(r"^  largest (?:relative )?difference of a (\w+): (.*)$")
 
 
