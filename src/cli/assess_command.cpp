@@ -8,13 +8,10 @@
 
 namespace thimble {
 
-Assessment assess_with_progress(const Job& job, const std::string& base, bool quiet) {
-  ModelOptions options;
-  options.model = base;
-  EvalSetup setup = open_eval(job, options, true, "yes");
-  const std::vector<Row> test = read_rows(job.test_file());
+Assessment assess_with_progress(const Job& job, bool quiet) {
+  EvalSetup setup = open_eval(job, {}, true, "yes");
+  const std::vector<Row> test = read_test_rows(job, job.test_file());
   const std::vector<Row> train = read_rows(job.train_file());
-  if (test.empty()) throw Error(fmt::format("{}: holds no rows", job.test_file().string()));
   ProgressLine line;
   Assessment a = assess(*setup.session.engine, job, test, train, line.fn());
   line.clear();
@@ -30,8 +27,9 @@ Assessment assess_with_progress(const Job& job, const std::string& base, bool qu
 }
 
 int assess_command(const AssessOptions& options) {
-  const Job job = load_job(options.job);
-  const Assessment a = assess_with_progress(job, options.model.empty() ? job.base : options.model, options.json);
+  Job job = load_job(options.job);
+  if (!options.model.empty()) job.base = options.model;
+  const Assessment a = assess_with_progress(job, options.json);
   if (options.json) {
     Json out{{"sample", a.sample}, {"worth_it", a.worth_it}, {"seconds", a.seconds}, {"advice", a.advice}};
     for (const SystemResult& s : a.systems) {

@@ -83,6 +83,8 @@ void print_calls(const ParsedAnswer& answer, std::span<const Tool> tools) {
 int chat_command(const ChatOptions& options) {
   const bool job = std::filesystem::exists(std::filesystem::path(options.model.model) / "thimble.toml");
   std::optional<EvalSetup> setup;
+  if (job && !options.system.empty())
+    throw Error("--system: a use case brings its own system message (system in thimble.toml); leave the option out");
   if (job) {
     ModelOptions model = options.model;
     model.model.clear();

@@ -7,6 +7,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "data/check.h"
 #include "data/read.h"
 #include "eval/assess.h"
 #include "formats/pull.h"
@@ -47,11 +48,20 @@ EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::
   return {std::move(session), std::move(style), options.adapter};
 }
 
+std::vector<Row> read_test_rows(const Job& job, const std::filesystem::path& file) {
+  std::vector<Row> rows = read_rows(file);
+  if (rows.empty()) throw Error(fmt::format("{}: holds no rows", file.string()));
+  const CheckReport report = check_test_rows(rows, job.tools, file.string());
+  for (size_t i = 0; i < std::min<size_t>(report.errors.size(), 5); ++i)
+    fmt::print(stderr, "{} {}\n", styled(stderr, Style::kYellow, "warning:"), report.errors[i]);
+  if (report.errors.size() > 5) fmt::print(stderr, "... and {} more; these rows can hardly be answered exactly\n", report.errors.size() - 5);
+  return rows;
+}
+
 int eval_command(const EvalOptions& options) {
   const Job job = load_job(options.job);
-  std::vector<Row> rows = read_rows(options.test.empty() ? job.test_file() : options.test);
+  std::vector<Row> rows = read_test_rows(job, options.test.empty() ? job.test_file() : options.test);
   if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit)) rows.resize(static_cast<size_t>(options.limit));
-  if (rows.empty()) throw Error(fmt::format("{}: holds no rows", options.test.empty() ? job.test_file().string() : options.test.string()));
   EvalSetup setup = open_eval(job, options.model, options.base, options.tools_in_prompt);
   EvaluateOptions how;
   how.constrained = !options.unconstrained;

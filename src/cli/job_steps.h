@@ -13,9 +13,9 @@ namespace thimble {
 
 // Steps that several commands share.
 
-// Shows what will be trained on and the memory plan, then trains with progress on standard error.
-TunedRun tune_with_progress(const Job& job, const std::string& base, bool dry_run, const std::filesystem::path& resume,
-                            TrainingData& data);
+// Shows what will be trained on and the memory plan on `out`, then trains with progress on standard error.
+TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem::path& resume, TrainingData& data,
+                            std::FILE* out);
 
 // A job's model, ready to be evaluated or talked to.
 struct EvalSetup {
@@ -31,6 +31,9 @@ EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::
 void print_score_table(std::span<const SystemResult> systems);
 
 // Assesses with the base model and tells the result on standard output.
-Assessment assess_with_progress(const Job& job, const std::string& base, bool quiet);
+Assessment assess_with_progress(const Job& job, bool quiet);
+
+// A job's test rows; what is odd about them (unknown tools, arguments that schemas reject) is said on standard error.
+std::vector<Row> read_test_rows(const Job& job, const std::filesystem::path& file);
 
 }  // namespace thimble

@@ -11,18 +11,18 @@ namespace thimble {
 
 int make_command(const MakeOptions& options) {
   Job job = load_job(options.job);
-  const std::string base = options.model.empty() ? job.base : options.model;
+  if (!options.model.empty()) job.base = options.model;
   const auto heading = [&](const char* text) {
-    fmt::print(options.json ? stderr : stdout, "{}\n", styled(stdout, Style::kCyan, text));
+    fmt::print(options.json ? stderr : stdout, "{}\n", styled(options.json ? stderr : stdout, Style::kCyan, text));
     std::fflush(stdout);
   };
 
   heading("1/4 assess: is the job worth it?");
-  const Assessment assessment = assess_with_progress(job, base, options.json);
+  const Assessment assessment = assess_with_progress(job, options.json);
 
   heading("2/4 tune");
   TrainingData data;
-  const TunedRun run = tune_with_progress(job, base, false, {}, data);
+  const TunedRun run = tune_with_progress(job, false, {}, data, options.json ? stderr : stdout);
   if (run.result.cancelled) {
     fmt::print(stderr, "stopped; go on with `thimble tune {} --resume {}`\n", job.folder.string(), run.folder.string());
     return kInterrupted;
@@ -30,10 +30,9 @@ int make_command(const MakeOptions& options) {
 
   heading("3/4 eval: the test set, which nothing was chosen by");
   ModelOptions model;
-  model.model = base;
   model.adapter = run.adapter().string();
   EvalSetup setup = open_eval(job, model, false, "");
-  const std::vector<Row> rows = read_rows(job.test_file());
+  const std::vector<Row> rows = read_test_rows(job, job.test_file());
   EvaluateOptions how;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
@@ -49,7 +48,7 @@ int make_command(const MakeOptions& options) {
 
   ReportData report;
   report.job = &job;
-  report.base_name = base;
+  report.base_name = job.base;
   report.systems = assessment.systems;
   report.systems.push_back(tuned);
   report.bars = check_bars(job.bars, e.score);

@@ -38,7 +38,7 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style);
 
 TrainConfig train_config(const Job& job);
 
-// A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it), history.json, data.json.
+// A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it) and history.json.
 struct TunedRun {
   std::filesystem::path folder;
   TrainResult result;

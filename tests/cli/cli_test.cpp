@@ -88,7 +88,7 @@ TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
   write_job("", "[bars]\nmissed_calls = 1.0\n");
   const Result made = thimble("make --json " + job());
   ASSERT_EQ(made.status, 0) << made.err << made.out;
-  const json verdict = json::parse(made.out.substr(made.out.rfind("\n{") == std::string::npos ? 0 : made.out.rfind("\n{") + 1));
+  const json verdict = json::parse(made.out);
   EXPECT_EQ(verdict["go"], true);
   EXPECT_EQ(verdict["rows"], 3);
   const fs::path adapter = verdict["adapter"].get<std::string>();
@@ -142,7 +142,7 @@ TEST_F(Cli, MistakesAreOneSentenceWithFilePlaceAndMend) {
       {"thimble.toml", "nam = \"x\"\n", {"thimble.toml:1", "nam", "name"}},
       {"thimble.toml", "[train]\nlearning_rat = 1\n", {"thimble.toml:2", "learning_rate"}},
       {"thimble.toml", "[train]\nepochs = \"three\"\n", {"thimble.toml:2", "epochs"}},
-      {"tools.json", "[{\"name\": \"x\"}]", {"tools.json"}},
+      {"tools.json", "[{\"name\": 3}]", {"tools.json"}},
       {"tools.json", "[", {"tools.json"}},
       {"train.jsonl", "{\"query\": 3, \"calls\": []}\n", {"train.jsonl", "row 1"}},
       {"train.jsonl", "{\"query\": \"x\", \"calls\": []}\n", {"train.jsonl", "row 1", "answer"}},
