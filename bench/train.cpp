@@ -1,5 +1,5 @@
 // Tokens a second of LoRA training steps, where the time goes, and the share of the machine's bf16 peak.
-//   bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep values|bf16|inputs] [--f32]
+//   bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep values|inputs] [--f32]
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -129,16 +129,14 @@ int main(int argc, char** argv) {
       options.precision = thimble::GemmPrecision::kF32;
     else if (arg == "--keep" && i + 1 < argc) {
       const std::string_view keep = argv[++i];
-      options.keep = keep == "bf16"     ? thimble::Keep::kBf16
-                     : keep == "inputs" ? thimble::Keep::kInputs
-                                        : thimble::Keep::kValues;
+      options.keep = keep == "inputs" ? thimble::Keep::kInputs : thimble::Keep::kValues;
     } else
       options.model = arg;
   }
   if (options.model.empty()) {
     fmt::print(stderr,
                "bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep "
-               "values|bf16|inputs] [--f32] [--threads N]\n");
+               "values|inputs] [--f32] [--threads N]\n");
     return 2;
   }
   return thimble::run(options);

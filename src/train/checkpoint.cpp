@@ -1,9 +1,9 @@
 #include "train/checkpoint.h"
 
-#include <bit>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
 

@@ -47,11 +47,10 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   plan.other = size_t{64} << 20;
   plan.available = available_memory();
 
-  std::vector<Keep> choices = {Keep::kValues, Keep::kBf16, Keep::kInputs};
-  if (config.recompute == Recompute::kOff) choices = {Keep::kValues, Keep::kBf16};
+  std::vector<Keep> choices = {Keep::kValues, Keep::kInputs};
+  if (config.recompute == Recompute::kOff) choices = {Keep::kValues};
   if (config.recompute == Recompute::kOn) choices = {Keep::kInputs};
   for (const Keep keep : choices) {
-    if (keep == Keep::kBf16 && config.precision == GemmPrecision::kF32) continue;
     constexpr int64_t kProbe = 16;
     const size_t one = buffers_of(model, lora, config, keep, kProbe);
     const size_t two = buffers_of(model, lora, config, keep, 2 * kProbe);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/error.h"
@@ -23,6 +24,10 @@ void check(std::span<const TrainRow> rows) {
                               row.tokens.size(), row.trained.size()));
     if (!row.weights.empty() && row.weights.size() != row.tokens.size())
       throw Error(fmt::format("row {}: {} tokens but {} weights", row.row, row.tokens.size(), row.weights.size()));
+    for (size_t i = 0; i < row.weights.size(); ++i)
+      if (row.trained[i] != 0 && !(row.weights[i] > 0 && std::isfinite(row.weights[i])))
+        throw Error(fmt::format("row {}: token {} is trained with weight {}; weights are above 0", row.row, i,
+                                row.weights[i]));
     if (trained_tokens(row) == 0)
       throw Error(fmt::format("row {}: no token is trained; give it an answer or leave it out", row.row));
   }

@@ -14,8 +14,10 @@ Tensor matrix(const float* values, int64_t rows, int64_t cols) {
 }
 
 void add_bias(const float* bias, int64_t rows, int64_t cols, float* y) {
-  threads().parallel_for(rows, [&](int64_t r, int) {
-    for (int64_t c = 0; c < cols; ++c) y[r * cols + c] += bias[c];
+  constexpr int64_t kRows = 64;
+  threads().parallel_for((rows + kRows - 1) / kRows, [&](int64_t piece, int) {
+    for (int64_t r = piece * kRows; r < std::min(rows, (piece + 1) * kRows); ++r)
+      for (int64_t c = 0; c < cols; ++c) y[r * cols + c] += bias[c];
   });
 }
 

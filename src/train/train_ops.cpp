@@ -32,7 +32,7 @@ ValuePtr TrainOps::make(int64_t rows, int64_t cols) {
   value->rows = rows;
   value->cols = cols;
   value->values = pool_.take(rows * cols);
-  if (recording_ && options_.keep != Keep::kInputs) made_in_block_.push_back(value);
+  if (recording_) made_in_block_.push_back(value);
   return value;
 }
 
@@ -131,7 +131,7 @@ Act TrainOps::rope(Act x_act, const Rope& rope) {
   y->cols = x->cols;
   y->values = std::move(x->values);  // nobody's backward reads what comes before the turn
   y->needs_grad = x->needs_grad;
-  if (recording_ && options_.keep != Keep::kInputs) made_in_block_.push_back(y);
+  if (recording_) made_in_block_.push_back(y);
   rope_forward(y->values.data(), y->rows, heads, positions_.data(), table, y->values.data());
   if (!records(*y)) return y;
   tape_.record("rope", [this, x, y, heads, key = &rope] {
@@ -239,7 +239,7 @@ void TrainOps::shed(Value& value) {
     value.drop_values();
     return;
   }
-  if (options_.keep == Keep::kBf16 && !value.keep_exact) {
+  if (options_.precision == GemmPrecision::kBF16 && !value.keep_exact) {
     value.ensure_bf16();
     value.drop_values();
   } else {
@@ -247,16 +247,18 @@ void TrainOps::shed(Value& value) {
   }
 }
 
+Act TrainOps::run_block(const Act& x, const std::function<Act(const Act&)>& body) {
+  made_in_block_.clear();
+  Act y = body(x);
+  for (const auto& weak : made_in_block_)
+    if (const auto value = weak.lock(); value != nullptr && value != y) shed(*value);
+  made_in_block_.clear();
+  return y;
+}
+
 Act TrainOps::block(const Act& x, const std::function<Act(const Act&)>& body) {
   if (!recording_) return body(x);
-  if (options_.keep != Keep::kInputs) {
-    made_in_block_.clear();
-    Act y = body(x);
-    for (const auto& weak : made_in_block_)
-      if (const auto value = weak.lock(); value != nullptr && value != y) shed(*value);
-    made_in_block_.clear();
-    return y;
-  }
+  if (options_.keep == Keep::kValues) return run_block(x, body);
 
   recording_ = false;
   const ValuePtr y = value_ptr(body(x));
@@ -267,7 +269,8 @@ Act TrainOps::block(const Act& x, const std::function<Act(const Act&)>& body) {
     Tape outer = std::move(tape_);
     tape_ = Tape();
     recording_ = true;
-    const ValuePtr again = value_ptr(body(x));
+    // Sheds as a kept block does, so that backward reads the same numbers.
+    const ValuePtr again = value_ptr(run_block(x, body));
     recording_ = false;
     again->grad = std::move(y->grad);
     tape_.run_backward(op_seconds_);

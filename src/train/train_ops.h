@@ -16,10 +16,9 @@
 
 namespace thimble {
 
-// What stays in memory between the forward and the backward pass.
+// What stays in memory between the forward and the backward pass. Gradients are the same to the bit.
 enum class Keep {
-  kValues,  // what backward reads, as it is
-  kBf16,    // the same rounded to bfloat16, half the size (but for the residual stream)
+  kValues,  // what backward reads; in kBF16 rounded where that does no harm
   kInputs,  // only every block's input; its inside runs a second time (Chen et al. 2016, arXiv 1604.06174)
 };
 
@@ -71,6 +70,7 @@ class TrainOps final : public Ops {
   ValuePtr adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr frozen_linear(const Linear& layer, const ValuePtr& x);
   void shed(Value& value);
+  Act run_block(const Act& x, const std::function<Act(const Act&)>& body);
   ValuePtr forward(const TrainBatch& batch);
   double head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward);
 

@@ -128,8 +128,8 @@ class Run {
         return false;
       }
       const TrainBatch batch = make_batch(train_, micro);
-      const double part = ops_.loss_and_gradients(batch, plan.weight,
-                                                  static_cast<uint64_t>(state_.micro_batches + micro_done));
+      const double part =
+          ops_.loss_and_gradients(batch, plan.weight, static_cast<uint64_t>(state_.micro_batches + micro_done));
       if (!std::isfinite(part)) fail("loss", micro);
       loss += part;
       ++micro_done;

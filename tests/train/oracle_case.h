@@ -72,7 +72,7 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
   from_adapter(adapter, *out.lora);
   const auto batch = nlohmann::json::parse(read_file(folder / "batch.json"));
   for (const auto& row : batch.at("rows"))
-    out.rows.push_back({row.at("tokens"), row.at("trained"), static_cast<int>(out.rows.size() + 1)});
+    out.rows.push_back({row.at("tokens"), row.at("trained"), static_cast<int>(out.rows.size() + 1), {}});
   out.loss = batch.at("loss");
   out.bf16_difference = batch.at("bf16_difference");
   out.losses = batch.at("losses").get<std::vector<double>>();

@@ -94,6 +94,16 @@ TEST(Pack, BatchHoldsTargetsWeightsAndASegmentForEachRow) {
   EXPECT_EQ(batch.plan.segments.at(1).key_first, 4);
 }
 
+TEST(Pack, WeightsOfTrainedTokensReachTheBatchAndTheStep) {
+  std::vector<TrainRow> rows = {row_of(3, 5, 2, 5), row_of(4, 3, 1, 3)};
+  rows[0].weights = {9, 9, 0.5f, 0.25f, 1};
+  EXPECT_EQ(trained_weight(rows[0]), 1.75);
+  EXPECT_THAT(make_batch(rows, {{0, 1}, 6}).weights, testing::ElementsAre(0, 0.5f, 0.25f, 1, 1, 1));
+  EXPECT_EQ(pack_epoch(rows, 2, 100, 1, 0).at(0).weight, 3.75);
+  rows[0].weights[3] = 0;
+  EXPECT_THROW(pack_epoch(rows, 2, 100, 1, 0), Error);
+}
+
 TEST(Pack, NamesARowThatTrainsOnNothing) {
   const std::vector<TrainRow> rows = {row_of(1, 5, 2, 5), row_of(17, 4, 4, 4)};
   try {
