@@ -22,12 +22,22 @@ size_t size_class(int64_t count) {
 template <class T>
 Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& free, int64_t count, size_t& allocated) {
   const size_t size = size_class(count);
-  // A buffer up to a quarter larger will do: the largest micro-batch then serves the smaller ones.
-  for (auto it = free.lower_bound(size); it != free.end() && it->first <= size + size / 4; ++it) {
+  // A buffer up to twice as large will do: those of the largest micro-batch then serve the smaller ones.
+  for (auto it = free.lower_bound(size); it != free.end() && it->first <= 2 * size; ++it) {
     if (it->second.empty()) continue;
     Buffer<T> buffer = std::move(it->second.back());
     it->second.pop_back();
     return buffer;
+  }
+  // Micro-batches differ in length. A larger buffer takes the place of a smaller one that lies idle, or else every
+  // length that ever came by would keep a set of its own.
+  for (auto it = free.lower_bound(size); it != free.begin();) {
+    --it;
+    if (it->first < size / 2) break;
+    if (it->second.empty()) continue;
+    allocated -= it->first * sizeof(T);
+    it->second.pop_back();
+    break;
   }
   allocated += size * sizeof(T);
   return Buffer<T>(size);

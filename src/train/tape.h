@@ -21,7 +21,7 @@ class BufferPool {
   Buffer<uint16_t> take_bf16(int64_t count);
   void give(Buffer<float>&& buffer);
   void give(Buffer<uint16_t>&& buffer);
-  size_t allocated_bytes() const { return allocated_; }  // since the start, in use or not
+  size_t allocated_bytes() const { return allocated_; }  // in use or not
 
  private:
   std::map<size_t, std::vector<Buffer<float>>> floats_;  // by size
