@@ -1,5 +1,7 @@
 #include <fmt/core.h>
 
+#include <optional>
+
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "core/error.h"
@@ -18,11 +20,17 @@ int merge_command(const MergeOptions& options) {
     folder = *run / "adapter";
   }
   const LoraAdapter adapter = read_adapter(folder);
+  std::optional<JobManifest> manifest;
+  if (!adapter.manifest.empty()) manifest = parse_manifest(adapter.manifest, (folder / "thimble_job.json").string());
   std::string base = options.model;
-  if (base.empty() && !adapter.manifest.empty())
-    base = parse_manifest(adapter.manifest, (folder / "thimble_job.json").string()).base;
+  if (base.empty() && manifest) base = manifest->base;
   if (base.empty()) throw Error(fmt::format("{}: names no base model; give it with --model", folder.string()));
   const ModelFile model = open_model(resolve_model(base));
+  if (manifest && manifest->base_fingerprint != model.fingerprint)
+    throw Error(fmt::format("{}: the adapter was trained on another base model ('{}', fingerprint {:.12}) than {} "
+                            "(fingerprint {:.12}); give the base that it belongs to with --model",
+                            folder.string(), manifest->base, manifest->base_fingerprint, model.path.string(),
+                            model.fingerprint));
   const DType type = *dtype_from_name(options.type);
   if (options.out.extension() == ".gguf") merge_to_gguf(model, adapter, options.out, type);
   else merge_to_safetensors(model, adapter, options.out, type);
