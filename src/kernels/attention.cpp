@@ -4,10 +4,12 @@
 #include <cassert>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/attention_block.h"
+#include "kernels/attention_jobs.h"
 #include "kernels/scratch.h"
 #include "kernels/simd.h"
 
@@ -16,43 +18,18 @@
 // long sequence. The cuts are the same for every row and every plan: that makes results independent of both.
 namespace thimble {
 namespace {
+using attention::first_seen;
+using attention::Job;
 using attention::kKeys;
+using attention::kMicroRows;
 using attention::kSpan;
+using attention::kSpanKeys;
+using attention::Queries;
+using attention::Sums;
 using simd::F32;
 using simd::kLanes;
 
 constexpr int kVectors = kKeys / kLanes;
-constexpr int kMicroRows = 6;       // rows a micro-kernel holds in registers
-constexpr float kNothing = -1e30f;  // the maximum of no scores: finite, so that differences stay numbers
-
-// Rows of a query tile: query i of the segment and head h of the group stand in row i * group + h.
-struct Job {
-  const AttentionSegment* segment = nullptr;
-  int32_t query = 0;  // first, within the segment
-  int32_t count = 0;
-  int kv_head = 0;
-  int32_t span_first = 0;
-  int32_t span_last = 0;  // one past
-  int64_t partial = -1;   // where the spans' sums go, in rows; -1: the job merges its spans itself
-  int64_t cost = 0;
-};
-
-// What softmax has summed up: out = sum / total where total = the sum of the lanes of `total`.
-struct Sums {
-  float* sum = nullptr;    // [rows][stride]
-  float* total = nullptr;  // [rows][16]
-  float* top = nullptr;    // [rows], the largest score
-
-  static size_t floats(int64_t rows, int stride) { return static_cast<size_t>(rows) * (stride + kLanes + 1); }
-  static Sums at(float* memory, int64_t rows, int stride) {
-    return {memory, memory + rows * stride, memory + rows * (stride + kLanes)};
-  }
-  void clear(int64_t rows, int stride) const {
-    std::fill(sum, sum + rows * stride, 0.0f);
-    std::fill(total, total + rows * kLanes, 0.0f);
-    std::fill(top, top + rows, kNothing);
-  }
-};
 
 // c[kRows][16 * kWidth] = scale[r] * c + a[kRows][depth] · b[depth][...]: every element one chain in order of depth.
 template <int kRows, int kWidth>
@@ -171,45 +148,40 @@ struct Call {
   int stride;  // head_dim, rounded up to whole vectors
 };
 
-// First position that a query at `position` sees.
-int32_t first_seen(const AttentionPlan& plan, int32_t position) {
-  return plan.window > 0 ? std::max(0, position - plan.window + 1) : 0;
-}
-
-// A span's keys against a tile of queries; q [rows][head_dim], scaled.
+// A span's keys against a tile of queries; q [rows][head_dim], scaled; position [queries].
 template <int kRows, int kWidth>
-void sum_span(const Call& call, const Job& job, int32_t span, const float* q, const Sums& sums) {
+void sum_span(const Call& call, const Job& job, int32_t span, const float* q, std::span<const int32_t> position,
+              const Sums& sums) {
   const int head_dim = call.shape.head_dim, stride = call.stride, group = call.group;
-  const int32_t position = job.segment->position + job.query;  // of the tile's first query
-  const int32_t seen_first = first_seen(call.plan, position);
-  const int32_t seen_last = position + job.count;
+  const auto [lowest, highest] = std::minmax_element(position.begin(), position.end());
+  const int32_t seen_first = first_seen(call.plan, *lowest), seen_last = *highest + 1;
   const Scratch<float> keys(static_cast<size_t>(head_dim) * kKeys), values(static_cast<size_t>(stride) * kKeys);
-  Positions positions(*job.segment);
+  Positions slots_of(*job.queries.front().segment);
   for (int32_t block = span * kSpan; block < (span + 1) * kSpan; ++block) {
     const int32_t begin = block * kKeys, end = std::min(begin + kKeys, seen_last);
     if (begin + kKeys <= seen_first || begin >= seen_last) continue;
     int32_t slots[kKeys];
-    positions.slots(begin, end, slots);
+    slots_of.slots(begin, end, slots);
     attention::unpack_block(call.kv, slots, end - begin, int64_t{job.kv_head} * head_dim, head_dim, stride, keys.data(),
                             values.data());
-    const int rows = job.count * group;
+    const int rows = static_cast<int>(position.size()) * group;
     for (int first = 0; first < rows; first += kMicroRows) {
       const int count = std::min(kMicroRows, rows - first);
-      const int32_t last_position = position + (first + count - 1) / group;
-      if (begin > last_position) continue;  // none of these rows sees the block
       float scores[kMicroRows * kKeys], scale[kMicroRows];
       int seen_from[kMicroRows], seen_to[kMicroRows];
+      int depth = 0;  // what lies behind has weight zero in all these rows
       for (int r = 0; r < count; ++r) {
-        const int32_t at = position + (first + r) / group;
+        const int32_t at = position[static_cast<size_t>((first + r) / group)];
         seen_from[r] = std::clamp(first_seen(call.plan, at) - begin, 0, kKeys);
         seen_to[r] = std::clamp(at + 1 - begin, 0, kKeys);
+        depth = std::max(depth, seen_to[r]);
       }
+      if (depth == 0) continue;
       simd::with_simd([&]() __attribute__((always_inline)) {
         multiply_all<kRows, kWidth>(q + first * head_dim, head_dim, keys.data(), kKeys, head_dim, nullptr, scores,
                                     kKeys, count, kVectors);
       });
       attention::soften(scores, count, seen_from, seen_to, sums.top + first, sums.total + first * kLanes, scale);
-      const int depth = std::min(end, last_position + 1) - begin;  // the rest has weight zero
       simd::with_simd([&]() __attribute__((always_inline)) {
         multiply_all<kRows, kWidth>(scores, kKeys, values.data(), stride, depth, scale, sums.sum + first * stride,
                                     stride, count, stride / static_cast<int>(kLanes));
@@ -218,71 +190,72 @@ void sum_span(const Call& call, const Job& job, int32_t span, const float* q, co
   }
 }
 
-void load_queries(const Call& call, const Job& job, float* q) {
+void load_queries(const Call& call, const Job& job, float* q, int32_t* position) {
   const int head_dim = call.shape.head_dim;
-  for (int32_t i = 0; i < job.count; ++i) {
-    const int64_t row = job.segment->query_first + job.query + i;
-    const float* from = call.q + (row * call.shape.heads + int64_t{job.kv_head} * call.group) * head_dim;
-    for (int d = 0; d < call.group * head_dim; ++d) *q++ = from[d] * call.shape.scale;
+  for (const Queries& queries : job.queries) {
+    for (int32_t i = 0; i < queries.count; ++i) {
+      const float* from =
+          call.q + ((queries.row() + i) * call.shape.heads + int64_t{job.kv_head} * call.group) * head_dim;
+      for (int d = 0; d < call.group * head_dim; ++d) *q++ = from[d] * call.shape.scale;
+      *position++ = queries.position() + i;
+    }
   }
 }
 
 void store_results(const Call& call, const Job& job, const Sums& sums) {
   const int head_dim = call.shape.head_dim;
-  for (int32_t i = 0; i < job.count; ++i) {
-    for (int h = 0; h < call.group; ++h) {
-      const int64_t row = job.segment->query_first + job.query + i, r = int64_t{i} * call.group + h;
-      const int64_t head = row * call.shape.heads + int64_t{job.kv_head} * call.group + h;
-      const float total = simd::sum(simd::load(sums.total + r * kLanes));
-      for (int d = 0; d < head_dim; ++d) call.out[head * head_dim + d] = sums.sum[r * call.stride + d] / total;
-      if (call.lse != nullptr) call.lse[head] = sums.top[r] + std::log(total);
-    }
+  const Queries& queries = job.queries.front();
+  for (int64_t r = 0; r < int64_t{queries.count} * call.group; ++r) {
+    const int64_t row = queries.row() + r / call.group;
+    const int64_t head = row * call.shape.heads + int64_t{job.kv_head} * call.group + r % call.group;
+    const float total = simd::sum(simd::load(sums.total + r * kLanes));
+    for (int d = 0; d < head_dim; ++d) call.out[head * head_dim + d] = sums.sum[r * call.stride + d] / total;
+    if (call.lse != nullptr) call.lse[head] = sums.top[r] + std::log(total);
   }
 }
 
-void run_job(const Call& call, const Job& job, float* partials) {
-  const int64_t rows = int64_t{job.count} * call.group;
-  const bool wide = cpu_level() >= CpuLevel::kAvx512;
-  const auto sum = wide ? sum_span<kMicroRows, 4> : sum_span<3, 1>;
+void run_job(const Call& call, const Job& job) {
+  const int32_t count = job.count();
+  const int64_t rows = int64_t{count} * call.group;
+  const auto sum = cpu_level() >= CpuLevel::kAvx512 ? sum_span<kMicroRows, 4> : sum_span<3, 1>;
   const Scratch<float> q(static_cast<size_t>(rows * call.shape.head_dim));
-  load_queries(call, job, q.data());
-  if (job.partial >= 0) {
-    const Sums sums = Sums::at(partials + Sums::floats(job.partial, call.stride), rows, call.stride);
-    sums.clear(rows, call.stride);
-    return sum(call, job, job.span_first, q.data(), sums);
+  const Scratch<int32_t> position_memory(static_cast<size_t>(count));
+  const std::span<const int32_t> position(position_memory.data(), static_cast<size_t>(count));
+  load_queries(call, job, q.data(), position_memory.data());
+  if (job.to.sum != nullptr) {
+    job.to.clear(rows, call.stride);
+    return sum(call, job, job.span_first, q.data(), position, job.to);
   }
   const Scratch<float> memory(2 * Sums::floats(rows, call.stride));
   const Sums all = Sums::at(memory.data(), rows, call.stride);
-  const Sums span_sums = Sums::at(memory.data() + Sums::floats(rows, call.stride), rows, call.stride);
+  const Sums own = Sums::at(memory.data() + Sums::floats(rows, call.stride), rows, call.stride);
+  const auto add = [&](const Sums& sums) {
+    simd::with_simd([&]() __attribute__((always_inline)) { merge(all, sums, rows, call.stride); });
+  };
   all.clear(rows, call.stride);
+  for (const Sums& sums : job.early) add(sums);
   for (int32_t span = job.span_first; span < job.span_last; ++span) {
-    span_sums.clear(rows, call.stride);
-    sum(call, job, span, q.data(), span_sums);
-    simd::with_simd([&]() __attribute__((always_inline)) { merge(all, span_sums, rows, call.stride); });
+    own.clear(rows, call.stride);
+    sum(call, job, span, q.data(), position, own);
+    add(own);
   }
   store_results(call, job, all);
 }
 
-// Tiles of about 64 rows, a multiple of what the micro-kernel takes: unpacking a block is then small against using it.
-std::vector<Job> make_jobs(const Call& call) {
-  std::vector<Job> jobs;
-  int32_t tile = (63 + call.group) / call.group;
-  while (tile * call.group % kMicroRows != 0) ++tile;
-  for (const AttentionSegment& segment : call.plan.segments) {
-    for (int32_t query = 0; query < segment.query_count; query += tile) {
-      Job job;
-      job.segment = &segment;
-      job.query = query;
-      job.count = std::min(tile, segment.query_count - query);
-      const int32_t position = segment.position + query;
-      const int32_t first = first_seen(call.plan, position), last = position + job.count;
-      job.span_first = first / (kSpan * kKeys);
-      job.span_last = (last - 1) / (kSpan * kKeys) + 1;
-      job.cost = int64_t{last - first} * (job.count * call.group + 8);
-      for (job.kv_head = 0; job.kv_head < call.shape.kv_heads; ++job.kv_head) jobs.push_back(job);
-    }
+// Longest first, so that threads finish together.
+void run_jobs(const Call& call, std::vector<Job>& jobs) {
+  int64_t cost = 0;
+  for (Job& job : jobs) {
+    job.cost = int64_t{job.span_last - job.span_first} * kSpanKeys * (job.count() * call.group + 8) + 64;
+    cost += job.cost;
   }
-  return jobs;
+  std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.cost > b.cost; });
+  // A short past is summed up sooner than other threads could be woken.
+  if (cost * call.shape.head_dim < 200'000)
+    for (const Job& job : jobs) run_job(call, job);
+  else
+    threads().parallel_for(static_cast<int64_t>(jobs.size()),
+                           [&](int64_t i, int) { run_job(call, jobs[static_cast<size_t>(i)]); });
 }
 
 }  // namespace
@@ -294,51 +267,10 @@ void attention_forward(const float* q, const KeyValueView& kv, const AttentionPl
   assert(kv.type == DType::kF32 || kv.type == DType::kF16);
   const int stride = (shape.head_dim + 15) / 16 * 16;
   const Call call{q, kv, plan, shape, out, lse, shape.heads / shape.kv_heads, stride};
-  std::vector<Job> jobs = make_jobs(call);
-
-  // Few long jobs: threads share each one's spans, and what they summed up is merged afterwards.
-  const auto pool = static_cast<size_t>(threads().size());
-  const std::vector<Job> whole = jobs;
-  int64_t partial_rows = 0;
-  const bool split = pool > 1 && jobs.size() < 4 * pool &&
-                     std::any_of(jobs.begin(), jobs.end(), [](const Job& j) { return j.span_last - j.span_first > 1; });
-  if (split) {
-    jobs.clear();
-    for (const Job& job : whole) {
-      for (int32_t span = job.span_first; span < job.span_last; ++span) {
-        Job part = job;
-        part.span_first = span;
-        part.span_last = span + 1;
-        part.partial = partial_rows;
-        partial_rows += int64_t{job.count} * call.group;
-        jobs.push_back(part);
-      }
-    }
-  }
-  const Scratch<float> partials(Sums::floats(partial_rows, stride));
-  std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.cost > b.cost; });
-  int64_t cost = 0;
-  for (const Job& job : jobs) cost += job.cost;
-  const auto run = [&](int64_t i, int) { run_job(call, jobs[static_cast<size_t>(i)], partials.data()); };
-  // A short past is summed up sooner than other threads could be woken.
-  if (cost * shape.head_dim < 100'000)
-    for (size_t i = 0; i < jobs.size(); ++i) run(static_cast<int64_t>(i), 0);
-  else
-    threads().parallel_for(static_cast<int64_t>(jobs.size()), run);
-  if (!split) return;
-
-  int64_t at = 0;
-  for (const Job& job : whole) {
-    const int64_t rows = int64_t{job.count} * call.group;
-    const Scratch<float> memory(Sums::floats(rows, stride));
-    const Sums all = Sums::at(memory.data(), rows, stride);
-    all.clear(rows, stride);
-    for (int32_t span = job.span_first; span < job.span_last; ++span, at += rows) {
-      const Sums part = Sums::at(partials.data() + Sums::floats(at, stride), rows, stride);
-      simd::with_simd([&]() __attribute__((always_inline)) { merge(all, part, rows, stride); });
-    }
-    store_results(call, job, all);
-  }
+  std::vector<Job> jobs = attention::make_jobs(plan, shape);
+  attention::EarlyJobs before(call.group, stride, jobs);
+  if (!before.jobs.empty()) run_jobs(call, before.jobs);
+  run_jobs(call, jobs);
 }
 
 }  // namespace thimble
