@@ -82,11 +82,7 @@ def largest(pairs):
 def compare(figures, thimble, name, path, work, lengths, story=False, learning_rate=1e-3):
     tokenizer = reference_model.load_tokenizer(path)
     texts = prompts.make(tokenizer, story, lengths)
-    base = [thimble.logits(path, text) for text in texts]
-    ids = [tokens for tokens, _ in base]
-
-    def greedy(model):
-        return [tokenizer.decode(reference_model.greedy(model, x, GENERATED), skip_special_tokens=False) for x in ids]
+    ids = [tokenizer.encode(text).ids for text in texts]  # logits_oracle.py shows that these are Thimble's too
 
     def adapted(adapter):
         return [thimble.logits(path, text, adapter)[1] for text in texts]
@@ -97,14 +93,14 @@ def compare(figures, thimble, name, path, work, lengths, story=False, learning_r
     zero = [key for key, value in matrices.items() if not value.any()]
     figures.check(f"{name}: trained adapter, no matrix is zero", matrices and not zero, f"{len(matrices)} matrices")
     ours = adapted(trained)
-    moved = largest(zip(ours, (x for _, x in base)))
-    figures.check(f"{name}: trained adapter changes the logits", moved > 0.1, f"{moved:.2f} (at least 0.1)")
+    moved = (ours[0] - thimble.logits(path, texts[0])[1]).abs().max().item()
+    figures.check(f"{name}: trained adapter changes a prompt's logits", moved > 0.1, f"{moved:.2f} (at least 0.1)")
     loaded = peft.PeftModel.from_pretrained(reference_model.load(path), trained).eval()
     theirs = [reference_model.logits(loaded, x) for x in ids]
     figures.at_most(f"{name}: Thimble's adapter in peft, {len(texts)} prompts, logits", largest(zip(ours, theirs)), 2e-3)
-    texts_loaded = greedy(loaded)
+    written = (tokenizer.decode(reference_model.greedy(loaded, x, GENERATED), skip_special_tokens=False) for x in ids)
     figures.all_equal(f"{name}: Thimble's adapter in peft, {GENERATED} greedy tokens",
-                      zip((thimble.greedy(path, text, GENERATED, trained) for text in texts), texts_loaded))
+                      zip((thimble.greedy(path, text, GENERATED, trained) for text in texts), written))
 
     made = random_adapter(reference_model.load(path), work / "peft")
     figures.at_most(f"{name}: peft's adapter in Thimble, {len(texts)} prompts, logits",
@@ -113,10 +109,8 @@ def compare(figures, thimble, name, path, work, lengths, story=False, learning_r
     for out in (work / "merged", work / "merged.gguf"):
         thimble.call("merge", trained, "--model", path, "--out", out, "--type", "f32")
         merged = reference_model.load(out)
-        what = f"{name}: merged {'GGUF' if out.suffix else 'folder'} in transformers"
-        figures.at_most(f"{what}, {len(texts)} prompts, logits",
+        figures.at_most(f"{name}: merged {'GGUF' if out.suffix else 'folder'} in transformers, {len(texts)} prompts, logits",
                         largest(zip(theirs, (reference_model.logits(merged, x) for x in ids))), 2e-3)
-        figures.all_equal(f"{what}, {GENERATED} greedy tokens", zip(greedy(merged), texts_loaded))
 
 
 def main():
