@@ -152,11 +152,12 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
   if (!records(*y)) return y;
   for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
-  // Backward sets small differences of large sums against each other: rounding one part alone would show.
+  // Backward sets small differences of large sums against each other: rounding one part alone would show, and in bf16
+  // the queries' gradients would be twice as far from the exact ones as PyTorch's.
   for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
   tape_.record("attention", [this, q, k, v, y, lse, shape] {
     Buffer<float> dq = pool_.take(q->count()), dk = pool_.take(k->count()), dv = pool_.take(v->count());
-    attention_backward(options_.precision, q->ensure_values(), k->ensure_values(), v->ensure_values(),
+    attention_backward(GemmPrecision::kF32, q->ensure_values(), k->ensure_values(), v->ensure_values(),
                        y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
                        dk.data(), dv.data());
     q->put_grad(std::move(dq));
