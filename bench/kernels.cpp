@@ -1,6 +1,6 @@
 // Speed of the inference kernels against what this machine can do: operations a second as a share of the measured
 // peak of its instructions, bytes a second as a share of the measured read bandwidth.
-//   bench_kernels [--json] [--type Q4_1] [--threads N] [--seconds S]
+//   bench_kernels [--json] [--type Q4_1 | --attention] [--threads N] [--seconds S]
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -31,6 +31,7 @@ namespace {
 struct Options {
   bool json = false;
   std::optional<DType> type;
+  bool attention_only = false;
   double seconds = 0.3;
 };
 
@@ -131,9 +132,9 @@ void decode(const Options& options, const bench::MachinePeaks& peaks, DType type
 }
 
 // One layer's attention as SmolLM2-135M has it: 9 query heads on 3 key heads of 64, keys in f16. `sequences` rows or
-// prompts, each with `past` tokens of its own before its `rows`.
-void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t sequences, int32_t rows,
-               int32_t past) {
+// prompts, each with `past` tokens before its `rows`: of its own, or one prefix that all share.
+void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t sequences, int32_t rows, int32_t past,
+               bool shared = false) {
   const AttentionShape shape{9, 3, 64, 0.125f};
   const int64_t width = int64_t{shape.kv_heads} * shape.head_dim;
   AttentionPlan plan;
@@ -141,7 +142,7 @@ void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t
   for (int32_t s = 0; s < sequences; ++s) {
     const int32_t slot = s * (past + rows);
     AttentionSegment segment{s * rows, rows, slot + past, past, {}};
-    if (past > 0) segment.ancestors.push_back({slot, past});
+    if (past > 0) segment.ancestors.push_back({shared ? 0 : slot, past});
     plan.segments.push_back(segment);
     pairs += static_cast<double>(rows) * past + 0.5 * rows * (rows + 1.0);
   }
@@ -159,12 +160,12 @@ void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t
   const double gflops = 1e-9 * pairs * 4 * shape.heads * shape.head_dim / seconds;
   if (options.json)
     fmt::print(
-        "{{\"kernel\": \"attention\", \"sequences\": {}, \"rows\": {}, \"past\": {}, \"microseconds\": {:.1f}, "
-        "\"gflops\": {:.1f}, \"share_of_peak\": {:.3f}}}\n",
-        sequences, rows, past, seconds * 1e6, gflops, gflops / peaks.f32_gops);
+        "{{\"kernel\": \"attention\", \"sequences\": {}, \"rows\": {}, \"past\": {}, \"shared\": {}, "
+        "\"microseconds\": {:.1f}, \"gflops\": {:.1f}, \"share_of_peak\": {:.3f}}}\n",
+        sequences, rows, past, shared, seconds * 1e6, gflops, gflops / peaks.f32_gops);
   else
-    fmt::print("attention {:>2} x {:>3} rows after {:>4}  {:>8.1f} us {:>6.1f} GFLOP/s {:>4.0f} % of peak\n", sequences,
-               rows, past, seconds * 1e6, gflops, 100 * gflops / peaks.f32_gops);
+    fmt::print("attention {:>2} x {:>3} rows after {:>4}{}  {:>8.1f} us {:>6.1f} GFLOP/s {:>4.0f} % of peak\n",
+               sequences, rows, past, shared ? " shared" : "", seconds * 1e6, gflops, 100 * gflops / peaks.f32_gops);
 }
 
 int run(const Options& options) {
@@ -183,7 +184,7 @@ int run(const Options& options) {
   };
   for (const DType type : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0, DType::kQ5_1, DType::kQ4_K, DType::kQ6_K,
                            DType::kBF16, DType::kF16}) {
-    if (options.type.has_value() && *options.type != type) continue;
+    if (options.attention_only || (options.type.has_value() && *options.type != type)) continue;
     const bool super = dtype_info(type).block == kSuperBlock;
     for (const Shape& shape : super ? std::vector<Shape>{{1536, 2048}}
                                     : std::vector<Shape>{{576, 576}, {1536, 576}, {576, 1536}, {49152, 576}})
@@ -198,6 +199,8 @@ int run(const Options& options) {
   attention(options, peaks, 1, 1, 128);
   attention(options, peaks, 1, 1, 1024);
   attention(options, peaks, 16, 1, 512);
+  attention(options, peaks, 16, 1, 2048);
+  attention(options, peaks, 16, 1, 2048, true);
   return 0;
 }
 
@@ -211,6 +214,8 @@ int main(int argc, char** argv) {
     const char* value = i + 1 < argc ? argv[i + 1] : "";
     if (name == "--json") {
       options.json = true;
+    } else if (name == "--attention") {
+      options.attention_only = true;
     } else if (name == "--type" && (options.type = thimble::dtype_from_name(value)).has_value()) {
       ++i;
     } else if (name == "--threads" && std::atoi(value) > 0) {
@@ -220,7 +225,7 @@ int main(int argc, char** argv) {
       options.seconds = std::atof(value);
       ++i;
     } else {
-      fmt::print(stderr, "usage: bench_kernels [--json] [--type NAME] [--threads N] [--seconds S]\n");
+      fmt::print(stderr, "usage: bench_kernels [--json] [--type NAME | --attention] [--threads N] [--seconds S]\n");
       return 2;
     }
   }
