@@ -156,14 +156,22 @@ void sum_span(const Call& call, const Job& job, int32_t span, const float* q, st
   const auto [lowest, highest] = std::minmax_element(position.begin(), position.end());
   const int32_t seen_first = first_seen(call.plan, *lowest), seen_last = *highest + 1;
   const Scratch<float> keys(static_cast<size_t>(head_dim) * kKeys), values(static_cast<size_t>(stride) * kKeys);
-  Positions slots_of(*job.queries.front().segment);
-  for (int32_t block = span * kSpan; block < (span + 1) * kSpan; ++block) {
-    const int32_t begin = block * kKeys, end = std::min(begin + kKeys, seen_last);
-    if (begin + kKeys <= seen_first || begin >= seen_last) continue;
-    int32_t slots[kKeys];
-    slots_of.slots(begin, end, slots);
-    attention::unpack_block(call.kv, slots, end - begin, int64_t{job.kv_head} * head_dim, head_dim, stride, keys.data(),
-                            values.data());
+  const int64_t column = int64_t{job.kv_head} * head_dim;
+  const int32_t key_first = std::max(span * kSpanKeys, seen_first / kKeys * kKeys);
+  const int32_t key_last = std::min((span + 1) * kSpanKeys, seen_last);
+  Positions positions(*job.queries.front().segment);
+  int32_t slots[2][kKeys];  // this block's and the next one's
+  const auto fetch = [&](int32_t begin, int32_t* to) {
+    const int32_t end = std::min(begin + kKeys, key_last);
+    if (begin >= end) return;
+    positions.slots(begin, end, to);
+    attention::prefetch_block(call.kv, to, end - begin, column, head_dim);
+  };
+  fetch(key_first, slots[0]);
+  for (int32_t begin = key_first, turn = 0; begin < key_last; begin += kKeys, turn ^= 1) {
+    fetch(begin + kKeys, slots[turn ^ 1]);
+    attention::unpack_block(call.kv, slots[turn], std::min(begin + kKeys, key_last) - begin, column, head_dim, stride,
+                            keys.data(), values.data());
     const int rows = static_cast<int>(position.size()) * group;
     for (int first = 0; first < rows; first += kMicroRows) {
       const int count = std::min(kMicroRows, rows - first);

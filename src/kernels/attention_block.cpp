@@ -192,6 +192,15 @@ void unpack_block(const KeyValueView& kv, const int32_t* slots, int count, int64
   unpack(kv, slots, count, column, head_dim, stride, keys, values);
 }
 
+void prefetch_block(const KeyValueView& kv, const int32_t* slots, int count, int64_t column, int head_dim) {
+  const int64_t bytes = kv.type == DType::kF16 ? 2 : 4;
+  for (const std::byte* base : {kv.keys, kv.values})
+    for (int j = 0; j < count; ++j) {
+      const std::byte* row = base + (slots[j] * kv.row_stride + column) * bytes;
+      for (int64_t at = 0; at < head_dim * bytes; at += 64) __builtin_prefetch(row + at);
+    }
+}
+
 }  // namespace attention
 
 namespace {

@@ -16,6 +16,9 @@ inline constexpr int kSpan = 4;       // blocks that are summed up on their own,
 void unpack_block(const KeyValueView& kv, const int32_t* slots, int count, int64_t column, int head_dim, int stride,
                   float* keys, float* values);
 
+// Asks for the same rows ahead of their use: a head's part of a row is too short for the processor to see a pattern.
+void prefetch_block(const KeyValueView& kv, const int32_t* slots, int count, int64_t column, int head_dim);
+
 // One step of softmax along the keys: rows of scores [rows][kKeys] become exp(score - top), where top [rows] rises to
 // the largest score so far, and total [rows][16] adds them up lane by lane. Keys outside [first, last) of a row, both
 // in [0, kKeys], are not seen: they become 0. scale [rows] is what earlier sums must be multiplied by.
