@@ -41,7 +41,6 @@ class Bound {
 void no_arguments(std::string_view function, const Arguments& arguments);
 
 // Filter tables, one a file.
-using Table = std::initializer_list<std::pair<std::string_view, Builtin>>;
 Builtin find_text_filter(std::string_view name);
 Builtin find_sequence_filter(std::string_view name);
 Builtin find_lazy_filter(std::string_view name);
@@ -55,6 +54,8 @@ std::string replace_all(Runtime& runtime, const Text& text, const std::string& f
 Value parse_int(const Text& text, Int base, bool& ok);
 bool parse_float(std::string_view text, double& out);
 Value center_text(Runtime& runtime, const Text& text, Int width, const std::string& fill);
-std::vector<std::string_view> split_space(std::string_view text);
+size_t find_from(std::string_view text, std::string_view part, size_t from);  // in linear time
+// At runs of white space, at most `limit` times (all where negative), from the right where reverse.
+std::vector<std::string_view> split_on_space(std::string_view text, Int limit, bool reverse);
 
 }  // namespace thimble::jinja

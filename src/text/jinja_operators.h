@@ -16,6 +16,10 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
 bool subscript(Runtime& runtime, const Value& object, const Value& index, Value& out);
 
 Value add(Runtime& runtime, const Value& a, const Value& b);
+// Integer arithmetic that fails beyond 127 bits.
+Int checked_add(Int a, Int b);
+Int checked_negate(Int a);
+Int checked_multiply(Int a, Int b);
 Int to_index(const Value& value, const char* what);  // an int argument, or Python's TypeError
 Value round_half_even(Runtime& runtime, const Value& value, Int digits);  // Python's round(value, digits)
 Value power(const Value& a, const Value& b);
