@@ -216,7 +216,7 @@ Value Interpreter::call(const Value& callee, Arguments& arguments) {
 // jinja2.runtime.Macro.__call__: positional arguments, keywords, then caller, kwargs and varargs.
 Value Interpreter::call_macro(const Macro& macro, Arguments& arguments) {
   const MacroCode& code = *macro.code;
-  const std::string who = macro.name.empty() ? "None" : "'" + macro.name + "'";
+  const std::string who = macro.name.empty() ? "None" : fmt::format("'{}'", macro.name);
   const auto take = [&](const std::string& name) {
     for (auto it = arguments.keywords.begin(); it != arguments.keywords.end(); ++it) {
       if (it->first != name) continue;

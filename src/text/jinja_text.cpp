@@ -156,7 +156,9 @@ void write_repr(Writer& out, const Value& value) {
     out.add(float_repr(*number));
   } else if (const Text* text = value.text()) {
     out.runtime().charge(text->utf8.size());
-    out.add(text->markup ? "Markup(" + quoted(text->utf8) + ")" : quoted(text->utf8));
+    if (text->markup) out.add("Markup(");
+    out.add(quoted(text->utf8));
+    if (text->markup) out.add(")");
   } else if (const auto* list = value.get<ListP>()) {
     out.add("[");
     write_items(out, (*list)->items);
@@ -171,7 +173,8 @@ void write_repr(Writer& out, const Value& value) {
     write_view(out, **view);
   } else if (const auto* range = value.get<RangeP>()) {
     const auto& r = **range;
-    out.add("range(" + int_text(r.start) + ", " + int_text(r.stop) + (r.step == 1 ? "" : ", " + int_text(r.step)) + ")");
+    out.add(fmt::format("range({}, {}", int_text(r.start), int_text(r.stop)));
+    out.add(r.step == 1 ? ")" : fmt::format(", {})", int_text(r.step)));
   } else if (const auto* space = value.get<NamespaceP>()) {
     out.add("<Namespace ");
     write_dict(out, (*space)->attributes);
@@ -179,7 +182,7 @@ void write_repr(Writer& out, const Value& value) {
   } else if (const auto* loop = value.get<LoopP>()) {
     out.add(fmt::format("<LoopContext {}/{}>", (*loop)->index0 + 1, loop_length(out.runtime(), **loop)));
   } else if (const auto* macro = value.get<MacroP>()) {
-    out.add((*macro)->name.empty() ? "<Macro anonymous>" : "<Macro " + quoted((*macro)->name) + ">");
+    out.add(fmt::format("<Macro {}>", (*macro)->name.empty() ? "anonymous" : quoted((*macro)->name)));
   } else if (const auto* function = value.get<FunctionP>()) {
     out.add((*function)->repr);
   } else {
