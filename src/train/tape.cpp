@@ -19,30 +19,6 @@ size_t size_class(int64_t count) {
   return (wanted + step - 1) / step * step;
 }
 
-template <class T>
-Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& free, int64_t count, size_t& allocated) {
-  const size_t size = size_class(count);
-  // A buffer up to twice as large will do: those of the largest micro-batch then serve the smaller ones.
-  for (auto it = free.lower_bound(size); it != free.end() && it->first <= 2 * size; ++it) {
-    if (it->second.empty()) continue;
-    Buffer<T> buffer = std::move(it->second.back());
-    it->second.pop_back();
-    return buffer;
-  }
-  // Micro-batches differ in length. A larger buffer takes the place of a smaller one that lies idle, or else every
-  // length that ever came by would keep a set of its own.
-  for (auto it = free.lower_bound(size); it != free.begin();) {
-    --it;
-    if (it->first < size / 2) break;
-    if (it->second.empty()) continue;
-    allocated -= it->first * sizeof(T);
-    it->second.pop_back();
-    break;
-  }
-  allocated += size * sizeof(T);
-  return Buffer<T>(size);
-}
-
 template <class Body>
 void for_pieces(int64_t count, const Body& body) {
   constexpr int64_t kPiece = 1 << 15;
@@ -62,13 +38,35 @@ void copy_values(const float* from, int64_t count, float* to) {
   for_pieces(count, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
 }
 
-Buffer<float> BufferPool::take(int64_t count) { return take_from(floats_, count, allocated_); }
-Buffer<uint16_t> BufferPool::take_bf16(int64_t count) { return take_from(halves_, count, allocated_); }
+template <class T>
+Buffer<T> BufferPool::take_from(IdleBySize<T>& idle, int64_t count) {
+  const size_t size = size_class(count);
+  // A buffer up to a quarter larger will do: the largest micro-batch then serves the smaller ones.
+  for (auto it = idle.lower_bound(size); it != idle.end() && it->first <= size + size / 4; ++it) {
+    if (it->second.empty()) continue;
+    Buffer<T> buffer = std::move(it->second.back().buffer);
+    it->second.pop_back();
+    return buffer;
+  }
+  // Micro-batches differ in length. A new buffer takes the place of one that only an earlier batch used, or else every
+  // length that ever came by would keep a set of its own.
+  for (auto& [other, buffers] : idle) {
+    if (other < size / 2 || other > 2 * size || buffers.empty() || buffers.front().batch == batch_) continue;
+    allocated_ -= other * sizeof(T);
+    buffers.erase(buffers.begin());
+    break;
+  }
+  allocated_ += size * sizeof(T);
+  return Buffer<T>(size);
+}
+
+Buffer<float> BufferPool::take(int64_t count) { return take_from(floats_, count); }
+Buffer<uint16_t> BufferPool::take_bf16(int64_t count) { return take_from(halves_, count); }
 void BufferPool::give(Buffer<float>&& buffer) {
-  if (!buffer.empty()) floats_[buffer.size()].push_back(std::move(buffer));
+  if (const size_t size = buffer.size(); size > 0) floats_[size].push_back({std::move(buffer), batch_});
 }
 void BufferPool::give(Buffer<uint16_t>&& buffer) {
-  if (!buffer.empty()) halves_[buffer.size()].push_back(std::move(buffer));
+  if (const size_t size = buffer.size(); size > 0) halves_[size].push_back({std::move(buffer), batch_});
 }
 
 Value::~Value() {

@@ -21,11 +21,23 @@ class BufferPool {
   Buffer<uint16_t> take_bf16(int64_t count);
   void give(Buffer<float>&& buffer);
   void give(Buffer<uint16_t>&& buffer);
+  void begin_batch() { ++batch_; }  // what lies idle from now on belonged to an earlier batch and may be replaced
   size_t allocated_bytes() const { return allocated_; }  // in use or not
 
  private:
-  std::map<size_t, std::vector<Buffer<float>>> floats_;  // by size
-  std::map<size_t, std::vector<Buffer<uint16_t>>> halves_;
+  template <class T>
+  struct Idle {
+    Buffer<T> buffer;
+    uint64_t batch;  // when it was given back
+  };
+  template <class T>
+  using IdleBySize = std::map<size_t, std::vector<Idle<T>>>;
+  template <class T>
+  Buffer<T> take_from(IdleBySize<T>& idle, int64_t count);
+
+  IdleBySize<float> floats_;
+  IdleBySize<uint16_t> halves_;
+  uint64_t batch_ = 0;
   size_t allocated_ = 0;
 };
 

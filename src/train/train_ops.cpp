@@ -294,6 +294,7 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
 }
 
 double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
+  pool_.begin_batch();
   recording_ = lora_ != nullptr;
   dropping_ = true;
   dropout_step_ = dropout_step;
