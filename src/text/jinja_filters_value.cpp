@@ -64,6 +64,11 @@ Value round(Interpreter& i, const Value& self, Args& arguments) {
   if (method != "common" && method != "ceil" && method != "floor") {
     throw Failure("method must be common, ceil or floor");
   }
+  if (method == "common" && bound[0].is_none() && self.is<double>()) {  // Python's round(x, None) gives an int
+    if (!std::isfinite(*self.get<double>())) throw Failure("cannot convert float infinity or NaN to integer");
+    return truncated(std::nearbyint(*self.get<double>()));
+  }
+  if (method == "common" && bound[0].is_none()) return round_half_even(i.runtime, self, 0);
   const Int precision = bound.integer(0, 0);
   if (self.is_undefined() && method != "common") fail_undefined(self);
   if (method == "common") return round_half_even(i.runtime, self, precision);

@@ -153,10 +153,21 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
   return list ? make_list(runtime, std::move(out)) : make_tuple(runtime, std::move(out));
 }
 
+namespace {
+bool is_hashable(Runtime& runtime, const Value& value) {
+  runtime.step();
+  if (const auto* tuple = value.get<TupleP>()) {
+    return std::all_of((*tuple)->items.begin(), (*tuple)->items.end(),
+                       [&](const Value& item) { return is_hashable(runtime, item); });
+  }
+  return !value.is<ListP>() && !value.is<DictP>() && !value.is<DictViewP>();
+}
+}  // namespace
+
 bool subscript(Runtime& runtime, const Value& object, const Value& index, Value& out) {
   if (object.is_undefined()) fail_undefined(object);
   if (const auto* dict = object.get<DictP>()) {
-    if (index.is<ListP>() || index.is<DictP>() || index.is<DictViewP>()) return false;  // unhashable
+    if (!is_hashable(runtime, index)) return false;
     const Value* found = dict_find(runtime, **dict, index);
     if (found != nullptr) out = *found;
     return found != nullptr;

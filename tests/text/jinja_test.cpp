@@ -180,6 +180,7 @@ TEST(Jinja, StopsForgedTemplates) {
       "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
       "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}"
       "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
+      "{% set ns = namespace(x=(1,)) %}{% for i in range(150) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {1: 2}[ns.x] }}",
       "{% set ns = namespace(g=[1]) %}{% for i in range(99999) %}{% set ns.g = ns.g|map('string') %}{% endfor %}{{ ns.g|list }}",
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% macro m() %}{% call m() %}{% endcall %}{% endmacro %}{{ m() }}",
       "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "{{ 'a' * 10 ** 12 }}", "{{ [1] * 10 ** 12 }}",
