@@ -11,12 +11,16 @@
 namespace thimble {
 namespace {
 
-// Sizes in steps of an eighth of a power of two: micro-batches differ by a few rows and should share buffers.
-size_t size_class(int64_t count) {
-  const auto wanted = static_cast<size_t>(std::max<int64_t>(count, 16));
-  size_t step = 2;
-  while (step * 16 < wanted) step *= 2;
-  return (wanted + step - 1) / step * step;
+template <class T>
+Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& idle, int64_t count, size_t& allocated) {
+  const auto size = static_cast<size_t>(count);
+  if (auto& buffers = idle[size]; !buffers.empty()) {
+    Buffer<T> buffer = std::move(buffers.back());
+    buffers.pop_back();
+    return buffer;
+  }
+  allocated += size * sizeof(T);
+  return Buffer<T>(size);
 }
 
 template <class Body>
@@ -38,35 +42,24 @@ void copy_values(const float* from, int64_t count, float* to) {
   for_pieces(count, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
 }
 
-template <class T>
-Buffer<T> BufferPool::take_from(IdleBySize<T>& idle, int64_t count) {
-  const size_t size = size_class(count);
-  // A buffer up to a quarter larger will do: the largest micro-batch then serves the smaller ones.
-  for (auto it = idle.lower_bound(size); it != idle.end() && it->first <= size + size / 4; ++it) {
-    if (it->second.empty()) continue;
-    Buffer<T> buffer = std::move(it->second.back().buffer);
-    it->second.pop_back();
-    return buffer;
-  }
-  // Micro-batches differ in length. A new buffer takes the place of one that only an earlier batch used, or else every
-  // length that ever came by would keep a set of its own.
-  for (auto& [other, buffers] : idle) {
-    if (other < size / 2 || other > 2 * size || buffers.empty() || buffers.front().batch == batch_) continue;
-    allocated_ -= other * sizeof(T);
-    buffers.erase(buffers.begin());
-    break;
-  }
-  allocated_ += size * sizeof(T);
-  return Buffer<T>(size);
+void BufferPool::begin_batch(int64_t rows) {
+  if (rows <= rows_) return;
+  rows_ = rows;
+  floats_.clear();
+  halves_.clear();
+  allocated_ = 0;
 }
-
-Buffer<float> BufferPool::take(int64_t count) { return take_from(floats_, count); }
-Buffer<uint16_t> BufferPool::take_bf16(int64_t count) { return take_from(halves_, count); }
+Buffer<float> BufferPool::take(int64_t rows, int64_t cols) {
+  return take_from(floats_, std::max(rows, rows_) * cols, allocated_);
+}
+Buffer<uint16_t> BufferPool::take_bf16(int64_t rows, int64_t cols) {
+  return take_from(halves_, std::max(rows, rows_) * cols, allocated_);
+}
 void BufferPool::give(Buffer<float>&& buffer) {
-  if (const size_t size = buffer.size(); size > 0) floats_[size].push_back({std::move(buffer), batch_});
+  if (const size_t size = buffer.size(); size > 0) floats_[size].push_back(std::move(buffer));
 }
 void BufferPool::give(Buffer<uint16_t>&& buffer) {
-  if (const size_t size = buffer.size(); size > 0) halves_[size].push_back({std::move(buffer), batch_});
+  if (const size_t size = buffer.size(); size > 0) halves_[size].push_back(std::move(buffer));
 }
 
 Value::~Value() {
@@ -77,7 +70,7 @@ Value::~Value() {
 
 float* Value::ensure_values() {
   if (!values.empty()) return values.data();
-  values = pool.take(count());
+  values = pool.take(rows, cols);
   if (remake) {
     remake();
   } else {
@@ -90,7 +83,7 @@ float* Value::ensure_values() {
 const uint16_t* Value::ensure_bf16() {
   if (bf16.empty()) {
     const float* from = ensure_values();
-    bf16 = pool.take_bf16(count());
+    bf16 = pool.take_bf16(rows, cols);
     convert_to_bf16(from, count(), bf16.data());
   }
   return bf16.data();
@@ -102,7 +95,7 @@ void Value::drop_bf16() { pool.give(std::move(bf16)); }
 
 Value::Target Value::grad_target() {
   const bool accumulate = !grad.empty();
-  if (!accumulate) grad = pool.take(count());
+  if (!accumulate) grad = pool.take(rows, cols);
   return {grad.data(), accumulate};
 }
 

@@ -13,31 +13,23 @@
 
 namespace thimble {
 
-// Buffers that go round between the ops of a step and between steps: a step after the first asks the system for
-// nothing. Not for use by several threads.
+// Buffers that go round between the ops of a step and between steps. Each is made for the largest batch so far, so
+// that batches of every length share them and steps after the first ask the system for nothing. Not for use by
+// several threads.
 class BufferPool {
  public:
-  Buffer<float> take(int64_t count);  // at least count values, unspecified
-  Buffer<uint16_t> take_bf16(int64_t count);
+  // To be called before a batch's first take, while no buffer of an earlier batch is in use.
+  void begin_batch(int64_t rows);
+  Buffer<float> take(int64_t rows, int64_t cols);  // at least rows * cols values, unspecified
+  Buffer<uint16_t> take_bf16(int64_t rows, int64_t cols);
   void give(Buffer<float>&& buffer);
   void give(Buffer<uint16_t>&& buffer);
-  void begin_batch() { ++batch_; }  // what lies idle from now on belonged to an earlier batch and may be replaced
   size_t allocated_bytes() const { return allocated_; }  // in use or not
 
  private:
-  template <class T>
-  struct Idle {
-    Buffer<T> buffer;
-    uint64_t batch;  // when it was given back
-  };
-  template <class T>
-  using IdleBySize = std::map<size_t, std::vector<Idle<T>>>;
-  template <class T>
-  Buffer<T> take_from(IdleBySize<T>& idle, int64_t count);
-
-  IdleBySize<float> floats_;
-  IdleBySize<uint16_t> halves_;
-  uint64_t batch_ = 0;
+  std::map<size_t, std::vector<Buffer<float>>> floats_;  // idle, by size
+  std::map<size_t, std::vector<Buffer<uint16_t>>> halves_;
+  int64_t rows_ = 0;  // of the largest batch so far
   size_t allocated_ = 0;
 };
 

@@ -81,7 +81,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
   const uint64_t key = options_.dropout_seed + dropout_step_ * 0xd1342543de82ef95u +
                        static_cast<uint64_t>(layer.linear->index + 1) * 0x2545f4914f6cdd1du;
   const auto dropped = [this, x, key, share] {
-    Buffer<float> to = pool_.take(x->count());
+    Buffer<float> to = pool_.take(x->rows, x->cols);
     drop_elements(key, share, x->ensure_values(), x->count(), to.data(), false);
     return to;
   };
@@ -102,7 +102,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
   tape_.record("linear", [=, this, &layer, &weight] {
     const GemmPrecision precision = options_.precision;
     const GemmInput dy{y->grad.data(), rows, out};
-    Buffer<float> u = pool_.take(rows * rank);  // scale · dy · b
+    Buffer<float> u = pool_.take(rows, rank);  // scale · dy · b
     linear_backward_input(precision, dy, matrix(layer.b, out, rank), u.data());
     scale_values(u.data(), rows * rank, scale);
     Buffer<float> input_again = dropped();

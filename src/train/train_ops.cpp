@@ -31,7 +31,7 @@ ValuePtr TrainOps::make(int64_t rows, int64_t cols) {
   auto value = std::make_shared<Value>(pool_);
   value->rows = rows;
   value->cols = cols;
-  value->values = pool_.take(rows * cols);
+  value->values = pool_.take(rows, cols);
   if (recording_) made_in_block_.push_back(value);
   return value;
 }
@@ -156,7 +156,8 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   // the queries' gradients would be twice as far from the exact ones as PyTorch's.
   for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
   tape_.record("attention", [this, q, k, v, y, lse, shape] {
-    Buffer<float> dq = pool_.take(q->count()), dk = pool_.take(k->count()), dv = pool_.take(v->count());
+    Buffer<float> dq = pool_.take(q->rows, q->cols), dk = pool_.take(k->rows, k->cols),
+                  dv = pool_.take(v->rows, v->cols);
     attention_backward(GemmPrecision::kF32, q->ensure_values(), k->ensure_values(), v->ensure_values(),
                        y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
                        dk.data(), dv.data());
@@ -179,7 +180,7 @@ Act TrainOps::swiglu(const Act& gate_act, const Act& up_act) {
     swiglu_forward(gate->ensure_values(), up->ensure_values(), to->count(), to->values.data());
   };
   tape_.record("swiglu", [this, gate, up, y] {
-    Buffer<float> dup = pool_.take(up->count());
+    Buffer<float> dup = pool_.take(up->rows, up->cols);
     swiglu_backward(gate->ensure_values(), up->ensure_values(), y->grad.data(), y->count(), y->grad.data(), dup.data());
     gate->put_grad(std::move(y->grad));
     up->put_grad(std::move(dup));
@@ -213,7 +214,7 @@ Act TrainOps::add(const Act& a_act, const Act& b_act) {
   y->keep_exact = true;  // the residual stream: its rounding would add up over the layers
   tape_.record("add", [this, a, b, y] {
     if (a->needs_grad && b->needs_grad) {
-      Buffer<float> da = pool_.take(y->count());
+      Buffer<float> da = pool_.take(y->rows, y->cols);
       copy_values(y->grad.data(), y->count(), da.data());
       a->put_grad(std::move(da));
       b->put_grad(std::move(y->grad));
@@ -284,6 +285,7 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
   assert(batch.plan.rows() == batch.size());
   tape_.clear();  // of a batch that failed on its way
   made_in_block_.clear();
+  pool_.begin_batch(batch.size());
   batch_ = &batch;
   positions_ = batch.plan.positions();
   context_ = 0;
@@ -294,7 +296,6 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
 }
 
 double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
-  pool_.begin_batch();
   recording_ = lora_ != nullptr;
   dropping_ = true;
   dropout_step_ = dropout_step;
@@ -340,8 +341,8 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, doub
   if (rows == 0) return 0;
 
   const bool with_gradient = backward && hidden->needs_grad;
-  Buffer<float> gathered = pool_.take(rows * cols);
-  Buffer<float> gathered_grad = with_gradient ? pool_.take(rows * cols) : Buffer<float>();
+  Buffer<float> gathered = pool_.take(rows, cols);
+  Buffer<float> gathered_grad = with_gradient ? pool_.take(rows, cols) : Buffer<float>();
   for (int64_t i = 0; i < rows; ++i)
     std::copy_n(hidden->row(trained[static_cast<size_t>(i)]), cols, gathered.data() + i * cols);
   CrossEntropy args;
@@ -354,7 +355,7 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, doub
   args.dhidden = with_gradient ? gathered_grad.data() : nullptr;
   const double loss = cross_entropy(args);
   if (with_gradient) {
-    hidden->grad = pool_.take(hidden->count());
+    hidden->grad = pool_.take(hidden->rows, hidden->cols);
     std::fill_n(hidden->grad.data(), hidden->count(), 0.0f);
     for (int64_t i = 0; i < rows; ++i)
       std::copy_n(gathered_grad.data() + i * cols, cols, hidden->grad.data() + trained[static_cast<size_t>(i)] * cols);
