@@ -18,6 +18,7 @@ struct ConstraintSet::Compiled {
   size_t words;  // of a mask
   std::vector<bool>
       accepts;  // tokens with text, and stop tokens; xgrammar prints a warning when it is asked for others
+  std::vector<uint32_t> call_openers = {};
 };
 
 struct Constraint::State {
@@ -54,6 +55,7 @@ bool Constraint::accept(int32_t token) {
   if (token < 0 || static_cast<size_t>(token) >= accepts.size() || !accepts[static_cast<size_t>(token)]) return false;
   return !state_->matcher.IsTerminated() && state_->matcher.AcceptToken(token);
 }
+std::span<const uint32_t> Constraint::call_openers() const { return state_->compiled->call_openers; }
 bool Constraint::finished() const { return state_->matcher.IsTerminated(); }
 bool Constraint::may_stop() const { return !finished() && state_->matcher.IsCompleted(); }
 std::string Constraint::forced() { return finished() ? "" : state_->matcher.FindJumpForwardString(); }
@@ -100,7 +102,16 @@ ConstraintFactory::ConstraintFactory(const TokenTable& tokens, int threads) {
 ConstraintFactory::~ConstraintFactory() = default;
 
 ConstraintSet ConstraintFactory::compile(std::span<const Tool> tools, const ConstraintOptions& options) const {
-  return compile_grammar(answer_grammar(tools, options));
+  ConstraintSet set = compile_grammar(answer_grammar(tools, options));
+  if (tools.empty() || options.mode != CallMode::kAuto || options.plan) return set;
+  auto compiled = std::make_shared<ConstraintSet::Compiled>(*set.compiled_);
+  compiled->call_openers.assign(compiled->words, 0);
+  const auto& texts = compiler_->tokens.GetDecodedVocab();
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].empty()) continue;
+    if (kCallOpen.starts_with(texts[i]) || texts[i].starts_with(kCallOpen)) compiled->call_openers[i / 32] |= 1u << (i % 32);
+  }
+  return ConstraintSet(std::move(compiled));
 }
 
 ConstraintSet ConstraintFactory::compile_grammar(const std::string& ebnf) const {
@@ -121,10 +132,11 @@ std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions&
   GrammarText grammar;
   const std::string text = grammar.add(
       "text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))", quote_literal(kCallOpen)));
-  if (options.mode == CallMode::kForbidden) return grammar.text(text);
+  const std::string plan = options.plan ? grammar.add("plan", "[^\\n<]{1,200} \"\\n\"") + " " : "";
+  if (options.mode == CallMode::kForbidden) return grammar.text(plan + text);
   if (tools.empty()) {
     if (options.mode == CallMode::kRequired) throw Error("A call is required, but there are no tools.");
-    return grammar.text(text);
+    return grammar.text(plan + text);
   }
   if (options.most_calls < 1) throw Error("At least one call must be allowed in an answer, or calls forbidden.");
   SchemaGrammar schemas(grammar);
@@ -140,7 +152,7 @@ std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions&
       grammar.add("block", fmt::format("{} {} {}", quote_literal(open), body, quote_literal(close)));
   const std::string calls =
       grammar.add("calls", fmt::format("{} (\"\\n\" {}){{0,{}}}", block, block, options.most_calls - 1));
-  return grammar.text(options.mode == CallMode::kRequired ? calls : fmt::format("{} | {}", calls, text));
+  return grammar.text(options.mode == CallMode::kRequired ? plan + calls : fmt::format("{}({} | {})", plan, calls, text));
 }
 
 }  // namespace thimble

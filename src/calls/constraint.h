@@ -26,6 +26,7 @@ enum class CallMode {
 struct ConstraintOptions {
   CallMode mode = CallMode::kAuto;
   int most_calls = 16;  // in one answer, at least 1
+  bool plan = false;    // a line of at most 200 characters comes before the answer (data/plan.h)
 };
 
 // The grammar of an answer, for one sequence. Either one or more Hermes call blocks, whose names and arguments are
@@ -45,6 +46,9 @@ class Constraint {
   bool accept(int32_t token);
   bool finished() const;      // a stop token was accepted
   bool may_stop() const;      // the answer is whole: a stop token may come next
+  // Tokens that begin a call block where an answer begins; empty where the grammar leaves no choice between calls and
+  // text. Bits as mask() sets them.
+  std::span<const uint32_t> call_openers() const;
   std::string forced();       // the text that must come next whatever is sampled; may be empty
   void rollback(int tokens);  // takes back the last accepted tokens
   std::unique_ptr<Constraint> fork() const;

@@ -1,8 +1,8 @@
 # xgrammar is built once by tools/build_xgrammar.sh, which `make setup` runs; no system package holds it.
 set(xgrammar_version 0.2.8)
-if(DEFINED ENV{THIMBLE_DEPS})
+if(NOT "$ENV{THIMBLE_DEPS}" STREQUAL "")
   set(xgrammar_root "$ENV{THIMBLE_DEPS}/xgrammar-${xgrammar_version}")
-elseif(DEFINED ENV{XDG_CACHE_HOME})
+elseif(NOT "$ENV{XDG_CACHE_HOME}" STREQUAL "")
   set(xgrammar_root "$ENV{XDG_CACHE_HOME}/thimble/deps/xgrammar-${xgrammar_version}")
 else()
   set(xgrammar_root "$ENV{HOME}/.cache/thimble/deps/xgrammar-${xgrammar_version}")

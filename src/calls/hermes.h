@@ -25,6 +25,7 @@ std::string render_answer(std::string_view text, std::span<const Call> calls);
 // What a model answered. Broken output is data, not an error.
 struct ParsedAnswer {
   std::vector<Call> calls;            // those that could be read, in order
+  std::string plan;                   // the line before the answer, where the model was taught to write one
   std::string text;                   // what stands outside of the blocks, trimmed
   std::vector<std::string> problems;  // one sentence for each block that could not be read
 

@@ -37,14 +37,6 @@ class LineReader {
     file_ = history_file();
     if (!file_.empty()) read_history(file_.c_str());
   }
-  ~LineReader() {
-    if (!terminal_ || file_.empty()) return;
-    write_history(file_.c_str());
-    std::error_code ignored;
-    std::filesystem::permissions(file_, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);
-  }
-  LineReader(const LineReader&) = delete;
-  LineReader& operator=(const LineReader&) = delete;
 
   bool next(std::string& line) {
     if (!terminal_) return static_cast<bool>(std::getline(std::cin, line));
@@ -52,11 +44,20 @@ class LineReader {
     if (typed == nullptr) return false;
     line = typed;
     std::free(typed);
-    if (!line.empty()) add_history(line.c_str());
+    if (!line.empty()) remember(line);
     return true;
   }
 
  private:
+  // After every line, so that Ctrl-C at the prompt loses nothing. For its owner's eyes only.
+  void remember(const std::string& line) {
+    add_history(line.c_str());
+    if (file_.empty()) return;
+    write_history(file_.c_str());
+    std::error_code ignored;
+    std::filesystem::permissions(file_, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);
+  }
+
   bool terminal_;
   std::string file_;
 };
@@ -68,6 +69,7 @@ void help(bool job) {
 }
 
 void print_calls(const ParsedAnswer& answer, std::span<const Tool> tools) {
+  if (!answer.plan.empty()) fmt::print("{}\n", styled(stdout, Style::kDim, answer.plan));
   for (const Call& call : answer.calls) {
     const Tool* tool = find_tool(tools, call.name);
     const bool valid = tool != nullptr && SchemaValidator(tool->parameters, call.name).accepts(call.arguments);
@@ -95,7 +97,7 @@ int chat_command(const ChatOptions& options) {
     const auto& manifest = session.manifest;
     std::optional<std::string> system = manifest ? manifest->system : std::nullopt;
     if (!options.system.empty()) system = options.system;
-    PromptStyle style(session.engine->tokenizer(), vocabulary, manifest && manifest->tools_in_prompt, system,
+    PromptStyle style(session.engine->tokenizer(), vocabulary, manifest && manifest->tools_in_prompt, manifest && manifest->plan, system,
                       manifest ? manifest->tools : std::vector<Tool>{});
     setup.emplace(EvalSetup{std::move(session), std::move(style), options.model.adapter});
   }
@@ -103,7 +105,7 @@ int chat_command(const ChatOptions& options) {
   const PromptStyle& style = setup->style;
   std::optional<ConstraintSet> constraint;
   if (!style.tools().empty() && !options.unconstrained)
-    constraint = ConstraintFactory(token_table(engine.tokenizer())).compile(style.tools());
+    constraint = ConstraintFactory(token_table(engine.tokenizer())).compile(style.tools(), style.constraint());
   if (is_terminal(stdin)) fmt::print("{}\n", styled(stdout, Style::kDim, "/help lists what can be typed"));
 
   LineReader reader;
@@ -134,6 +136,7 @@ int chat_command(const ChatOptions& options) {
     request.stop = options.generate.stop;
     request.adapter = setup->session.adapter;
     if (constraint) request.constraint = &*constraint;
+    request.call_threshold = setup->session.call_threshold();
     const bool show_calls = !style.tools().empty();  // a call is shown whole, with its validity
     request.on_text = [&](std::string_view piece) {
       if (!show_calls) {
@@ -145,7 +148,7 @@ int chat_command(const ChatOptions& options) {
     std::vector<GenerateRequest> requests;
     requests.push_back(std::move(request));
     const Answer answer = std::move(engine.run(std::move(requests)).front());
-    if (show_calls) print_calls(parse_answer(answer.text), style.tools());
+    if (show_calls) print_calls(style.parse(answer.text), style.tools());
     else fmt::print("\n");
     if (answer.finish == FinishReason::kCancelled) fmt::print("{}\n", styled(stdout, Style::kDim, "(stopped)"));
     if (answer.finish == FinishReason::kLength)

@@ -64,11 +64,17 @@ struct EvalOptions {
   int shots = 0;           // few-shot examples from train.jsonl
   std::string tools_in_prompt;  // "", "yes", "no": overrides the job
   int limit = 0;           // first N rows only; 0: all
+  std::optional<double> call_threshold;  // overrides what the adapter's manifest says
   bool json = false;
   std::filesystem::path predictions;  // every row's answer as JSONL
 };
 struct AssessOptions { std::filesystem::path job; std::string model; bool json = false; };
-struct MakeOptions { std::filesystem::path job; std::string model; bool json = false; };
+struct MakeOptions {
+  std::filesystem::path job;
+  std::string model;
+  std::string resume;  // a run folder whose training to go on with
+  bool json = false;
+};
 struct MergeOptions {
   std::string model;
   std::string adapter;  // a PEFT folder or a job folder

@@ -44,7 +44,9 @@ EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::
   bool in_prompt = session.manifest ? session.manifest->tools_in_prompt : job.tools_in_prompt;
   if (!tools_in_prompt.empty()) in_prompt = tools_in_prompt == "yes";
   const auto system = session.manifest ? session.manifest->system : job.system;
-  PromptStyle style(session.engine->tokenizer(), session.engine->model().model().vocabulary, in_prompt, system, job.tools);
+  const bool plan = session.manifest && session.manifest->plan;
+  PromptStyle style(session.engine->tokenizer(), session.engine->model().model().vocabulary, in_prompt, plan, system,
+                    job.tools);
   return {std::move(session), std::move(style), options.adapter};
 }
 
@@ -67,6 +69,7 @@ int eval_command(const EvalOptions& options) {
   how.constrained = !options.unconstrained;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
+  how.call_threshold = options.call_threshold ? options.call_threshold : setup.session.call_threshold();
   if (options.shots > 0) how.shots = choose_shots(read_rows(job.train_file()), options.shots, job.train.seed);
 
   ProgressLine line;

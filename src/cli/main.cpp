@@ -72,6 +72,7 @@ int run(int argc, char** argv) {
                       [&] { return make_command(make); });
     c->add_option("job", make.job, "a use-case folder")->required();
     c->add_option("-m,--model", make.model, "another base model than thimble.toml names");
+    c->add_option("--resume", make.resume, "a run folder that was interrupted: go on from its last checkpoint");
     c->add_flag("--json", make.json, "one JSON object on standard output");
   }
   {
@@ -99,6 +100,10 @@ int run(int argc, char** argv) {
     c->add_option("--shots", eval.shots, "examples from train.jsonl in the prompt")->check(CLI::Range(0, 64));
     c->add_option("--tools-in-prompt", eval.tools_in_prompt, "yes or no, instead of what the job says")
         ->check(CLI::IsMember({"yes", "no"}));
+    c->add_option("--call-threshold", eval.call_threshold,
+                  "call where beginning a call is at least this likely (0: always, above 1: never), instead of the "
+                  "adapter's own threshold")
+        ->check(CLI::NonNegativeNumber);
     c->add_option("--limit", eval.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
     c->add_option("--predictions", eval.predictions, "write every row's answer to this JSONL file");
     c->add_flag("--json", eval.json, "one JSON object on standard output");

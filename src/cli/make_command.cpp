@@ -22,9 +22,9 @@ int make_command(const MakeOptions& options) {
 
   heading("2/4 tune");
   TrainingData data;
-  const TunedRun run = tune_with_progress(job, false, {}, data, options.json ? stderr : stdout);
+  const TunedRun run = tune_with_progress(job, false, options.resume, data, options.json ? stderr : stdout);
   if (run.result.cancelled) {
-    fmt::print(stderr, "stopped; go on with `thimble tune {} --resume {}`\n", job.folder.string(), run.folder.string());
+    fmt::print(stderr, "stopped; go on with `thimble make {} --resume {}`\n", job.folder.string(), run.folder.string());
     return kInterrupted;
   }
 
@@ -36,6 +36,7 @@ int make_command(const MakeOptions& options) {
   EvaluateOptions how;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
+  how.call_threshold = setup.session.call_threshold();
   ProgressLine line;
   const Evaluation e = evaluate(*setup.session.engine, setup.style, rows, how, line.fn());
   line.clear();

@@ -15,6 +15,8 @@ struct Session {
   std::unique_ptr<Engine> engine;
   int adapter = 0;                       // the engine's number of the loaded adapter; 0: none
   std::optional<JobManifest> manifest;  // where the adapter brought one
+
+  std::optional<double> call_threshold() const { return manifest ? manifest->call_threshold : std::nullopt; }
 };
 
 // Opens the model (a path or a pulled name) and, where given, the adapter folder; refuses an adapter whose manifest

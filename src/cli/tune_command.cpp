@@ -6,6 +6,7 @@
 #include "cli/job_steps.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
+#include "eval/calibrate.h"
 #include "formats/pull.h"
 
 namespace thimble {
@@ -54,7 +55,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
 TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem::path& resume, TrainingData& data,
                             std::FILE* out) {
   const auto model = load_model(resolve_model(job.base));
-  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.system,
+  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan, job.system,
                           job.tools);
   data = prepare_training(job, style);
   const TrainConfig config = train_config(job);
@@ -81,8 +82,17 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem:
     fmt::print(out, "\n");
     std::fflush(out);
   };
-  TunedRun run = tune_job(job, *model, style, data, callbacks, resume);
+  const auto calibrate = [&](const LoraAdapter& adapter) {
+    const auto prepared = std::make_shared<PreparedModel>(model, MatmulPrecision::kFast);
+    const int number = prepared->add_adapter(adapter);
+    Engine engine(prepared, style.tokenizer(), {.cache_tokens = std::min<int64_t>(model->config.context, 8192)});
+    return calibrate_calls(engine, style, data.dev_rows, number);
+  };
+  TunedRun run = tune_job(job, *model, data, callbacks, calibrate, resume);
   line.clear();
+  if (run.call_threshold)
+    fmt::print(out, "calls where they are at least {:.0f} % likely, as {} dev rows say\n", 100 * *run.call_threshold,
+               data.dev_rows.size());
   if (!run.result.cancelled)
     fmt::print(out, "trained {} steps, {} tokens in {} ({:.0f} tokens/s); kept step {}\n", run.result.steps,
                human_count(static_cast<double>(run.result.tokens)), human_seconds(run.result.seconds),

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "calls/hermes.h"
 #include "core/error.h"
+#include "data/plan.h"
 
 namespace thimble {
 namespace {
@@ -21,21 +21,28 @@ Role role_of(std::string_view name) {
   return Role::kUser;
 }
 
-// What a turn says, calls in the form that the model reads and writes them.
-std::string content_of(const Turn& turn) {
-  return turn.calls.empty() ? turn.content : render_answer(turn.content, turn.calls);
-}
+// Put into control tokens' names that messages hold, so that nobody forges a turn by typing "<|im_end|>". U+FDD0 is a
+// noncharacter, which no text for interchange holds; where one does it is lost.
+constexpr std::string_view kShield = "\xef\xb7\x90";
+constexpr EncodeOptions kRendered{.add_special = false, .parse_special = true, .shield = kShield};
 
 }  // namespace
 
-PromptStyle::PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt,
+PromptStyle::PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt, bool plan,
                          std::optional<std::string> system, std::vector<Tool> tools)
     : tokenizer_(std::move(tokenizer)),
       template_(vocabulary.chat_template, token_name(tokenizer_, tokenizer_.bos()),
                 token_name(tokenizer_, tokenizer_.eos())),
       tools_in_prompt_(tools_in_prompt),
+      plan_(plan),
       system_(std::move(system)),
       tools_(std::move(tools)) {}
+
+// What a message says, calls in the form that the model reads and writes them.
+std::string PromptStyle::said(std::string_view text, std::span<const Call> calls) const {
+  const std::string shielded = tokenizer_.shielded(text, kShield);
+  return calls.empty() ? shielded : render_answer(shielded, calls);
+}
 
 Json PromptStyle::messages(std::span<const Turn> turns, std::span<const Row> shots, std::span<const Tool> tools) const {
   Json out = Json::array();
@@ -52,17 +59,17 @@ Json PromptStyle::messages(std::span<const Turn> turns, std::span<const Row> sho
   if (system) say("system", *system);
   for (const Row& shot : shots) {
     for (const Turn& turn : shot.turns)
-      if (turn.role != "system") say(turn.role, content_of(turn));
-    say("assistant", render_answer(shot.answer, shot.calls));
+      if (turn.role != "system") say(turn.role, said(turn.content, turn.calls));
+    say("assistant", said(shot.answer, shot.calls));
   }
-  for (const Turn& turn : turns) say(turn.role, content_of(turn));
+  for (const Turn& turn : turns) say(turn.role, said(turn.content, turn.calls));
   return out;
 }
 
 std::vector<int32_t> PromptStyle::prompt(std::span<const Turn> turns, std::span<const Row> shots,
                                          const std::vector<Tool>* own_tools) const {
   const std::string text = template_.render(messages(turns, shots, own_tools != nullptr ? *own_tools : tools_), true);
-  return tokenizer_.encode(text, {.add_special = false, .parse_special = true});
+  return tokenizer_.encode(text, kRendered);
 }
 
 EncodedRow PromptStyle::encode(const Row& row) const {
@@ -70,10 +77,14 @@ EncodedRow PromptStyle::encode(const Row& row) const {
   out.number = row.number;
   Json conversation = messages(row.turns, {}, row.tools ? *row.tools : tools_);
   const std::string asked = template_.render(conversation, true);
-  conversation.push_back({{"role", "assistant"},
-                          {"content", render_answer(row.answer, arrange_calls(row.calls, row.tools ? *row.tools : tools_))}});
+  std::string plan;
   std::vector<MarkedPiece> pieces;
   try {
+    Row arranged = row;
+    const auto& tools = row.tools ? *row.tools : tools_;
+    arranged.calls = arrange_calls(row.calls, tools);
+    if (plan_) plan = plan_of(arranged, tools) + "\n";
+    conversation.push_back({{"role", "assistant"}, {"content", plan + said(row.answer, arranged.calls)}});
     pieces = template_.render_for_training(conversation);
   } catch (const Error& e) {
     throw Error(fmt::format("row {}: {}", row.number, e.what()));
@@ -84,7 +95,7 @@ EncodedRow PromptStyle::encode(const Row& row) const {
   std::string prompt;
   std::vector<std::pair<size_t, Role>> borders;  // where in the prompt's text whose part ends
   const auto push = [&](const std::string& text, bool trained, Role role) {
-    for (const int32_t token : tokenizer_.encode(text, {.add_special = false, .parse_special = true})) {
+    for (const int32_t token : tokenizer_.encode(text, kRendered)) {
       out.tokens.push_back(token);
       out.trained.push_back(trained ? 1 : 0);
       out.roles.push_back(role);
@@ -92,7 +103,9 @@ EncodedRow PromptStyle::encode(const Row& row) const {
   };
   for (; at < pieces.size() && prompt.size() < asked.size(); ++at) {
     prompt += pieces[at].text;
-    borders.emplace_back(prompt.size(), role_of(pieces[at].role));
+    size_t marks = 0;
+    for (size_t i = prompt.find(kShield); i != std::string::npos; i = prompt.find(kShield, i + 1)) ++marks;
+    borders.emplace_back(prompt.size() - marks * kShield.size(), role_of(pieces[at].role));
   }
   if (prompt != asked)
     throw Error(fmt::format("row {}: the model's chat template renders the question otherwise when an answer follows, so "
@@ -100,15 +113,29 @@ EncodedRow PromptStyle::encode(const Row& row) const {
                             "template that only appends",
                             row.number));
   size_t bytes = 0;
-  for (const int32_t token : tokenizer_.encode(prompt, {.add_special = false, .parse_special = true})) {
+  for (const int32_t token : tokenizer_.encode(prompt, kRendered)) {
     const auto border = std::find_if(borders.begin(), borders.end(), [&](const auto& b) { return bytes < b.first; });
     out.tokens.push_back(token);
     out.trained.push_back(0);
     out.roles.push_back(border == borders.end() ? Role::kAssistant : border->second);
     bytes += tokenizer_.token_bytes(token).size();
   }
+  const size_t answer = out.tokens.size();
   for (; at < pieces.size(); ++at) push(pieces[at].text, pieces[at].trained, role_of(pieces[at].role));
+  for (size_t i = answer, written = 0; i < out.tokens.size() && written < plan.size(); ++i) {
+    if (out.trained[i] == 0) continue;
+    written += tokenizer_.token_bytes(out.tokens[i]).size();
+    ++out.plan_tokens;
+  }
   return out;
+}
+
+ParsedAnswer PromptStyle::parse(std::string_view output) const {
+  if (!plan_) return parse_answer(output);
+  const auto [plan, answer] = split_plan(output);
+  ParsedAnswer parsed = parse_answer(answer);
+  parsed.plan = plan;
+  return parsed;
 }
 
 }  // namespace thimble

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "calls/constraint.h"
+#include "calls/hermes.h"
 #include "calls/tool.h"
 #include "data/job.h"
 #include "data/row.h"
@@ -23,14 +25,16 @@ struct EncodedRow {
   std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token
   std::vector<Role> roles;       // [tokens] whose message the token belongs to
   int number = 0;                // the row's line in its file
+  size_t plan_tokens = 0;        // how many of the trained ones, the first, are the plan
 };
 
 // How a use case speaks to a model: one place for training, evaluation, chat and server, so that a tuned model is
 // asked exactly as it was taught. Calls are written in the Hermes form inside the assistant's message; tools, where
-// they are in the prompt, stand in the system message.
+// they are in the prompt, stand in the system message. Control tokens that a message names are text, so that nobody forges a turn;
+// only the use case's own system message may hold them.
 class PromptStyle {
  public:
-  PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt,
+  PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt, bool plan,
               std::optional<std::string> system, std::vector<Tool> tools);
 
   // Prompt and answer are tokenised apart, so that the border between them is that of inference. Throws Error naming
@@ -41,16 +45,23 @@ class PromptStyle {
   std::vector<int32_t> prompt(std::span<const Turn> turns, std::span<const Row> shots = {},
                               const std::vector<Tool>* own_tools = nullptr) const;
 
+  // What the model wrote: its plan, where it writes one, then text or calls.
+  ParsedAnswer parse(std::string_view output) const;
+  ConstraintOptions constraint() const { return {.plan = plan_}; }
+
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const std::vector<Tool>& tools() const { return tools_; }
   bool tools_in_prompt() const { return tools_in_prompt_; }
+  bool plan() const { return plan_; }
 
  private:
+  std::string said(std::string_view text, std::span<const Call> calls) const;
   Json messages(std::span<const Turn> turns, std::span<const Row> shots, std::span<const Tool> tools) const;
 
   Tokenizer tokenizer_;
   ChatTemplate template_;
   bool tools_in_prompt_;
+  bool plan_;
   std::optional<std::string> system_;
   std::vector<Tool> tools_;
 };

@@ -155,6 +155,7 @@ Job load_job(const std::filesystem::path& folder) {
   top.read("description", job.description);
   top.read("base", job.base);
   top.read("tools_in_prompt", job.tools_in_prompt);
+  top.read("plan", job.plan);
   top.read<std::string>("system", job.system);
   read_train(Section(top.table("train"), "train", toml_path.string()), job.train);
 
@@ -198,8 +199,10 @@ std::string manifest_to_text(const JobManifest& m) {
            {"base_fingerprint", m.base_fingerprint},
            {"call_format", m.call_format},
            {"tools_in_prompt", m.tools_in_prompt},
+           {"plan", m.plan},
            {"system", m.system ? Json(*m.system) : Json(nullptr)},
            {"chat_template", m.chat_template},
+           {"call_threshold", m.call_threshold ? Json(*m.call_threshold) : Json(nullptr)},
            {"tools", tools_to_json(m.tools)}};
   return out.dump(1) + "\n";
 }
@@ -215,8 +218,10 @@ JobManifest parse_manifest(std::string_view text, std::string_view where) {
       else if (key == "base_fingerprint") m.base_fingerprint = value.get<std::string>();
       else if (key == "call_format") m.call_format = value.get<std::string>();
       else if (key == "tools_in_prompt") m.tools_in_prompt = value.get<bool>();
+      else if (key == "plan") m.plan = value.get<bool>();
       else if (key == "system") m.system = value.is_null() ? std::nullopt : std::optional(value.get<std::string>());
       else if (key == "chat_template") m.chat_template = value.get<std::string>();
+      else if (key == "call_threshold") m.call_threshold = value.is_null() ? std::nullopt : std::optional(value.get<double>());
       else if (key == "tools") m.tools = tools_from_json(value, where);
       else throw Error(fmt::format("{}: unknown key '{}'; the manifest was made by another version", where, key));
     }

@@ -27,7 +27,7 @@ struct TrainSettings {
   double weight_decay = 0;
   double clip = 1;                  // of the gradient's norm
   // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1 its
-  // losses outweigh those of the calls. The first token, which decides not to call, always counts whole.
+  // losses outweigh those of the calls.
   double text_weight = 1;
   uint64_t seed = 1;
   double dev_share = 0.05;          // of train.jsonl, set aside to choose checkpoints and settings
@@ -54,6 +54,7 @@ struct Job {
   std::string description;
   std::string base = "smollm2-135m-instruct";  // a path or a pulled name
   bool tools_in_prompt = true;                 // false: the weights learn the tools, the prompt is the request alone
+  bool plan = false;  // the model writes a plan before its answer (plan.h)
   // The system message. Not given: what the model's template puts in by itself; "": an empty one.
   std::optional<std::string> system;
   TrainSettings train;
@@ -82,8 +83,10 @@ struct JobManifest {
   std::string base_fingerprint;  // ModelFile::fingerprint
   std::string call_format = "hermes";
   bool tools_in_prompt = true;
+  bool plan = false;
   std::optional<std::string> system;
   std::string chat_template;     // the Jinja source that rows were rendered with
+  std::optional<double> call_threshold;  // GenerateRequest::call_threshold, as the dev part gave it
   std::vector<Tool> tools;
 };
 std::string manifest_to_text(const JobManifest& manifest);

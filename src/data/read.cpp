@@ -21,11 +21,11 @@ class RowReader {
     Row row;
     row.number = number_;
     if (object.contains("messages")) {
-      refuse_unknown(object, {"id", "messages", "tools", "kind", "missing"}, "");
+      refuse_unknown(object, {"id", "messages", "tools", "kind", "missing", "intent"}, "");
       read_messages(object["messages"], row);
       if (object.contains("tools") && !object["tools"].is_null()) read_tools(object["tools"], row);
     } else if (object.contains("query")) {
-      refuse_unknown(object, {"id", "query", "calls", "answer", "kind", "missing"}, "");
+      refuse_unknown(object, {"id", "query", "calls", "answer", "kind", "missing", "intent"}, "");
       row.turns.push_back({"user", text(object, "query", "", true), {}, "", ""});
       if (!object.contains("calls")) fail("\"calls\" is missing; write [] where nothing should be called");
       if (!object["calls"].is_array()) fail("\"calls\" must be a list");
@@ -41,6 +41,7 @@ class RowReader {
     }
     row.kind = text(object, "kind", "", false);
     row.missing = text(object, "missing", "", false);
+    row.intent = text(object, "intent", "", false);
     return row;
   }
 

@@ -12,11 +12,11 @@ namespace thimble {
 
 // One message of a conversation before the answer.
 struct Turn {
-  std::string role;         // system, user, assistant or tool
-  std::string content;      // may be empty for an assistant that calls
-  std::vector<Call> calls;  // an earlier assistant's
-  std::string name;         // of the tool that a tool message comes from; may be empty
-  std::string call_id;      // which call a tool message answers; may be empty
+  std::string role;           // system, user, assistant or tool
+  std::string content;        // may be empty for an assistant that calls
+  std::vector<Call> calls{};  // an earlier assistant's
+  std::string name{};         // of the tool that a tool message comes from; may be empty
+  std::string call_id{};      // which call a tool message answers; may be empty
 };
 
 // The one row type, from reader to loss: a conversation and what is right to answer to it.
@@ -28,6 +28,8 @@ struct Row {
   std::string answer;                      // gold text; may be empty where there are calls
   std::string kind;                        // free label for reports: single, multi, none, missing
   std::string missing;                     // name of the required argument that the request lacks
+  std::string intent;                      // without calls: the tool that lacks an argument, or a name for what is
+                                           // wanted that no tool does ("cancel_leave"); plans are made from it
   std::optional<std::vector<Tool>> tools;  // this row's own tools instead of the use case's
 
   // The request that the answer is to: the last user message.

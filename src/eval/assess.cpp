@@ -19,7 +19,7 @@ std::string percent(const Rate& r) {
 
 SystemResult run_base(Engine& engine, const Job& job, std::span<const Row> sample, std::vector<Row> shots,
                       const ProgressFn& progress) {
-  const PromptStyle style(engine.tokenizer(), engine.model().model().vocabulary, true, job.system, job.tools);
+  const PromptStyle style(engine.tokenizer(), engine.model().model().vocabulary, true, false, job.system, job.tools);
   EvaluateOptions options;
   options.max_new_tokens = job.max_new_tokens;
   options.shots = std::move(shots);

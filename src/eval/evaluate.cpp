@@ -1,7 +1,9 @@
 #include "eval/evaluate.h"
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
+#include <numeric>
 #include <optional>
 
 #include "calls/hermes.h"
@@ -25,7 +27,7 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
   std::optional<ConstraintFactory> factory;
   std::optional<ConstraintSet> shared;
   std::deque<ConstraintSet> own;
-  if (options.constrained) shared = factory.emplace(token_table(style.tokenizer())).compile(style.tools());
+  if (options.constrained) shared = factory.emplace(token_table(style.tokenizer())).compile(style.tools(), style.constraint());
 
   std::vector<GenerateRequest> requests;
   for (const Row& row : rows) {
@@ -33,9 +35,11 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     request.prompt = style.prompt(row.turns, options.shots, row.tools ? &*row.tools : nullptr);
     request.max_tokens = options.max_new_tokens;
     request.adapter = options.adapter;
+    request.call_threshold = options.call_threshold;
+    request.log_probs = true;
     if (options.constrained) {
       request.constraint = &*shared;
-      if (row.tools) request.constraint = &own.emplace_back(factory->compile(*row.tools));
+      if (row.tools) request.constraint = &own.emplace_back(factory->compile(*row.tools, style.constraint()));
     }
     requests.push_back(std::move(request));
   }
@@ -48,11 +52,13 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     AnsweredRow answered;
     answered.row = &row;
     answered.output = std::move(answers[i].text);
-    answered.parsed = parse_answer(answered.output);
+    answered.parsed = style.parse(answered.output);
     answered.score = score_row(row.calls, answered.parsed, row.tools ? std::span<const Tool>(*row.tools) : style.tools());
     answered.prompt_tokens = answers[i].prompt_tokens;
     answered.cached_tokens = answers[i].cached_tokens;
     answered.output_tokens = static_cast<int>(answers[i].tokens.size());
+    answered.call_probability = answers[i].call_probability;
+    answered.log_probs = std::move(answers[i].log_probs);
     answered.seconds = answers[i].seconds;
     answered.cut = answers[i].finish == FinishReason::kLength;
     out.prompt_tokens += answered.prompt_tokens;
@@ -78,6 +84,11 @@ std::string predictions_to_jsonl(const Evaluation& evaluation) {
     if (a.score.failure) line["failure"] = failure_name(*a.score.failure);
     if (!a.score.details.empty()) line["details"] = a.score.details;
     if (a.cut) line["cut"] = true;
+    if (a.call_probability) line["call_probability"] = *a.call_probability;
+    if (!a.log_probs.empty()) {
+      line["mean_log_prob"] = std::accumulate(a.log_probs.begin(), a.log_probs.end(), 0.0) / static_cast<double>(a.log_probs.size());
+      line["least_log_prob"] = *std::min_element(a.log_probs.begin(), a.log_probs.end());
+    }
     out += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   }
   return out;

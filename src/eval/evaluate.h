@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@ struct EvaluateOptions {
   bool constrained = true;        // calls are held to the tools' schemas
   int adapter = 0;                // the engine's number; 0: the base model
   int max_new_tokens = 256;
+  std::optional<double> call_threshold;  // as GenerateRequest has it
   std::vector<Row> shots;         // examples in the prompt, before every request
 };
 
@@ -28,6 +30,8 @@ struct AnsweredRow {
   int prompt_tokens = 0;
   int cached_tokens = 0;
   int output_tokens = 0;
+  std::optional<double> call_probability;  // of beginning with a call
+  std::vector<float> log_probs;            // of the answer's tokens and its end
   double seconds = 0;   // from its submission to its end, beside the other rows of the batch
   bool cut = false;     // the answer ran into max_new_tokens
 };
@@ -47,7 +51,8 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
 // What grammars need to know of a tokenizer.
 TokenTable token_table(const Tokenizer& tokenizer);
 
-// One JSON line a row: id, query, gold, predicted, output, exact, failure, details.
+// One JSON line a row: id, query, gold, predicted, output, exact, failure, details, call_probability and log
+// probabilities.
 std::string predictions_to_jsonl(const Evaluation& evaluation);
 
 }  // namespace thimble

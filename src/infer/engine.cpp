@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/error.h"
 #include "infer/infer_ops.h"
@@ -23,6 +25,33 @@ KvCacheOptions cache_options(const PreparedModel& model, const EngineOptions& op
           .width = config.kv_heads * config.head_dim,
           .capacity = options.cache_tokens,
           .type = model.precision() == MatmulPrecision::kF32 ? DType::kF32 : DType::kF16};
+}
+
+// log(sum(exp(logits))) over the allowed tokens; empty: all.
+double log_sum_exp(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  const auto permitted = [&](size_t i) { return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0; };
+  float best = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (permitted(i)) best = std::max(best, logits[i]);
+  if (!std::isfinite(best)) return best;
+  double sum = 0;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (permitted(i)) sum += std::exp(static_cast<double>(logits[i] - best));
+  return best + std::log(sum);
+}
+
+// Leaves in `allowed` either the tokens that open a call or the others, as the threshold says; gives the probability
+// of opening one.
+double decide_call(std::span<const float> logits, std::span<uint32_t> allowed, std::span<const uint32_t> openers,
+                   std::optional<double> threshold) {
+  std::vector<uint32_t> calls(allowed.size());
+  for (size_t i = 0; i < allowed.size(); ++i) calls[i] = i < openers.size() ? allowed[i] & openers[i] : 0;
+  const double probability = std::exp(log_sum_exp(logits, calls) - log_sum_exp(logits, allowed));
+  if (threshold) {
+    const bool call = probability >= *threshold;
+    for (size_t i = 0; i < allowed.size(); ++i) allowed[i] = call ? calls[i] : allowed[i] & ~calls[i];
+  }
+  return probability;
 }
 
 size_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -198,8 +227,13 @@ void Engine::consume(Running& r, std::span<const float> logits) {
   if (r.constraint) {
     allowed.assign((logits.size() + 31) / 32, 0);
     r.constraint->mask(allowed);
+    if (const auto openers = r.constraint->call_openers(); answer.tokens.empty() && !openers.empty())
+      answer.call_probability = decide_call(logits, allowed, openers, r.request.call_threshold);
   }
   const int32_t token = r.sampler.sample(logits, allowed);
+  if (r.request.log_probs)
+    answer.log_probs.push_back(
+        static_cast<float>(logits[static_cast<size_t>(token)] - log_sum_exp(logits, allowed)));
   if (answer.tokens.empty()) answer.first_token_s = since(r.start);
 
   const bool end = !r.request.ignore_end && tokenizer_.ends_answer(token);

@@ -32,6 +32,11 @@ struct GenerateRequest {
   SamplingOptions sampling;
   std::vector<std::string> stop;                   // the answer ends before the first of these
   const ConstraintSet* constraint = nullptr;       // must outlive the request
+  // With a constraint that leaves the choice between calls and text: the answer calls where all tokens that open a call
+  // are together at least this likely. Not given: the first token decides as any other. What text says can begin in
+  // many ways, each less likely than the one way to begin a call, so that the likeliest token calls too often.
+  std::optional<double> call_threshold;
+  bool log_probs = false;                          // fill in Answer::log_probs
   int adapter = 0;                                 // as add_adapter returned; 0: the base model
   bool ignore_end = false;                         // go on after end-of-text tokens
   std::function<bool(std::string_view)> on_text;  // each piece of text as it is sure; return false to cancel
@@ -45,6 +50,8 @@ struct Answer {
   FinishReason finish = FinishReason::kStop;
   int prompt_tokens = 0;
   int cached_tokens = 0;      // of the prompt, found in the cache
+  std::optional<double> call_probability;  // of opening a call, where the constraint left the choice
+  std::vector<float> log_probs;  // where asked for: of each token, then of the end, among those that were allowed
   double first_token_s = 0;   // from submit to the first sampled token
   double seconds = 0;         // from submit to the end
 };

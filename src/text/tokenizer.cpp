@@ -118,6 +118,20 @@ struct Tokenizer::State {
   }
 };
 
+namespace {
+
+std::string without(std::string_view text, std::string_view mark) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(mark, at), text.size());
+    out += text.substr(at, end - at);
+    at = end + mark.size();
+  }
+  return out;
+}
+
+}  // namespace
+
 Tokenizer Tokenizer::from(const Vocabulary& vocabulary) {
   if (vocabulary.tokenizer_json.empty() && vocabulary.tokens.empty())
     throw Error("the model has no tokenizer: neither a tokenizer.json nor GGUF's tokenizer.ggml.tokens");
@@ -139,10 +153,33 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
       out.push_back(part.id);
     } else {
       const bool at_start = part.begin == 0;
-      state_->encode_stretch(text.substr(part.begin, part.end - part.begin), at_start, options.parse_special, out);
+      const std::string_view stretch = text.substr(part.begin, part.end - part.begin);
+      if (options.shield.empty() || stretch.find(options.shield) == std::string_view::npos)
+        state_->encode_stretch(stretch, at_start, options.parse_special, out);
+      else
+        state_->encode_stretch(without(stretch, options.shield), at_start, false, out);
     }
   }
   if (options.add_special) out.insert(out.end(), state_->parts.suffix.begin(), state_->parts.suffix.end());
+  return out;
+}
+
+std::string Tokenizer::shielded(std::string_view text, std::string_view mark) const {
+  std::string out = is_valid_utf8(text) ? std::string(text) : replace_invalid_utf8(text);
+  for (const AddedTokenFinder* finder : {&state_->raw, &state_->normalized}) {
+    std::vector<AddedTokenFinder::Part> found;
+    finder->split(out, true, found);
+    std::string marked;
+    for (const AddedTokenFinder::Part& part : found) {
+      const std::string_view piece = std::string_view(out).substr(part.begin, part.end - part.begin);
+      const bool control = part.id >= 0 && state_->special[static_cast<size_t>(part.id)];
+      for (size_t i = 0; i < piece.size(); ++i) {
+        if (control && i > 0 && (piece[i] & 0xc0) != 0x80) marked += mark;
+        marked += piece[i];
+      }
+    }
+    out = std::move(marked);
+  }
   return out;
 }
 

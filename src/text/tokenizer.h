@@ -16,6 +16,9 @@ struct EncodeOptions {
   bool add_special = false;    // begin- and end-of-sequence tokens, as the model wants them
   bool parse_special = false;  // control tokens ("<|im_end|>") written in the text are those tokens; otherwise they
                                // are text, which is what text from outside must be
+  // Where text from outside stands inside a text whose control tokens are parsed: a mark that is put into the control
+  // tokens' names that it holds (Tokenizer::shielded), so that they are text. Encoding takes the mark out. Empty: none.
+  std::string_view shield = {};
 };
 
 // Turns text into tokens and back, exactly as Hugging Face's `tokenizers` does with the same tokenizer.json.
@@ -40,6 +43,9 @@ class Tokenizer {
   bool is_special(int32_t id) const;  // a control token
   // The id of a token as the vocabulary spells it ("Ġthe", "<|im_end|>").
   std::optional<int32_t> id_of(std::string_view token) const;
+
+  // `text` with `mark` put into every control token's name. EncodeOptions::shield says what for.
+  std::string shielded(std::string_view text, std::string_view mark) const;
 
   std::optional<int32_t> bos() const;
   std::optional<int32_t> eos() const;

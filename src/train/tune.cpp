@@ -19,13 +19,13 @@ std::string kind_of(const Row& row) {
   return row.calls.empty() ? "no call" : row.calls.size() == 1 ? "one call" : "several calls";
 }
 
-// The first trained token and the last, which ends the answer, count whole.
-std::vector<float> text_weights(const TrainRow& row, double text_weight) {
-  std::vector<float> weights(row.tokens.size(), static_cast<float>(text_weight));
-  const auto first = std::find(row.trained.begin(), row.trained.end(), 1) - row.trained.begin();
-  const auto last = std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin();
-  weights[static_cast<size_t>(first)] = 1;
-  weights[row.tokens.size() - 1 - static_cast<size_t>(last)] = 1;
+// The words of an answer in text count less; its plan, its first token and its last, which ends it, count whole.
+std::vector<float> text_weights(const EncodedRow& row, double text_weight) {
+  std::vector<float> weights(row.tokens.size(), 1.0f);
+  const auto last = row.tokens.size() - 1 - static_cast<size_t>(std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin());
+  size_t trained = 0;
+  for (size_t i = 0; i < last; ++i)
+    if (row.trained[i] != 0 && trained++ > row.plan_tokens) weights[i] = static_cast<float>(text_weight);
   return weights;
 }
 
@@ -77,10 +77,11 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
       ++out.card.dropped_rows;
       continue;
     }
-    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, {}};
-    if (row.calls.empty() && job.train.text_weight < 1) train.weights = text_weights(train, job.train.text_weight);
-    if (trained_tokens(train) == 0)
+    if (std::find(encoded.trained.begin(), encoded.trained.end(), 1) == encoded.trained.end())
       throw Error(fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
+    std::vector<float> weights;
+    if (row.calls.empty() && job.train.text_weight < 1) weights = text_weights(encoded, job.train.text_weight);
+    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, std::move(weights)};
     if (in_dev[i] != 0) {
       out.dev.push_back(std::move(train));
       out.dev_rows.push_back(row);
@@ -124,8 +125,8 @@ TrainConfig train_config(const Job& job) {
   return c;
 }
 
-TunedRun tune_job(const Job& job, const Model& model, const PromptStyle& style, const TrainingData& data,
-                  const TrainCallbacks& callbacks, const std::filesystem::path& resume) {
+TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, const TrainCallbacks& callbacks,
+                  const CalibrateCalls& calibrate, const std::filesystem::path& resume) {
   TunedRun run;
   if (!resume.empty() && !std::filesystem::is_directory(resume))
     throw Error(fmt::format("{}: is not a run's folder; runs stand in {}", resume.string(), job.runs_folder().string()));
@@ -143,9 +144,11 @@ TunedRun tune_job(const Job& job, const Model& model, const PromptStyle& style, 
   manifest.base = job.base;
   manifest.base_fingerprint = model.fingerprint;
   manifest.tools_in_prompt = job.tools_in_prompt;
+  manifest.plan = job.plan;
   manifest.system = job.system;
   manifest.chat_template = model.vocabulary.chat_template;
   manifest.tools = job.tools;
+  if (calibrate) run.call_threshold = manifest.call_threshold = calibrate(adapter);
   adapter.manifest = manifest_to_text(manifest);
   write_adapter(run.adapter(), adapter);
   mark_finished(run.folder);

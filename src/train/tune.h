@@ -2,12 +2,15 @@
 
 #include <array>
 #include <filesystem>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/encode.h"
 #include "data/job.h"
+#include "formats/adapter.h"
 #include "train/trainer.h"
 
 namespace thimble {
@@ -42,11 +45,15 @@ TrainConfig train_config(const Job& job);
 struct TunedRun {
   std::filesystem::path folder;
   TrainResult result;
+  std::optional<double> call_threshold;  // as the dev part gave it
   std::filesystem::path adapter() const { return folder / "adapter"; }
 };
 
+// Chooses JobManifest::call_threshold for a trained adapter, on the dev part.
+using CalibrateCalls = std::function<std::optional<double>(const LoraAdapter&)>;
+
 // Trains and writes the run's folder; `resume` names a run to go on with, empty starts a new one.
-TunedRun tune_job(const Job& job, const Model& model, const PromptStyle& style, const TrainingData& data,
-                  const TrainCallbacks& callbacks, const std::filesystem::path& resume = {});
+TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, const TrainCallbacks& callbacks,
+                  const CalibrateCalls& calibrate, const std::filesystem::path& resume = {});
 
 }  // namespace thimble

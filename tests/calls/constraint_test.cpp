@@ -32,6 +32,36 @@ std::vector<Tool> two_tools() {
       "tools");
 }
 
+TEST(Constraint, HoldsAPlanToOneLineBeforeTheAnswer) {
+  const std::string stop = "<tool_call>\n{\"name\": \"stop\", \"arguments\": {}}\n</tool_call>";
+  const ConstraintSet any = factory().compile(two_tools(), {.plan = true});
+  EXPECT_TRUE(takes(*any.start(), "stop\n" + stop));
+  EXPECT_TRUE(takes(*any.start(), "small_talk: no tool\nHello.\n\nHow are you?"));
+  EXPECT_FALSE(takes(*any.start(), stop));
+  EXPECT_FALSE(takes(*any.start(), "Hello."));
+  EXPECT_FALSE(takes(*any.start(), "\nHello."));
+  EXPECT_FALSE(takes(*any.start(), "a\nb\n" + stop));
+  EXPECT_FALSE(takes(*any.start(), std::string(201, 'a') + "\nHello."));
+  const ConstraintSet calls = factory().compile(two_tools(), {.mode = CallMode::kRequired, .plan = true});
+  EXPECT_TRUE(takes(*calls.start(), "stop\n" + stop));
+  EXPECT_FALSE(takes(*calls.start(), "stop\nHello."));
+  EXPECT_TRUE(factory().compile(two_tools(), {.plan = true}).start()->call_openers().empty());
+}
+
+TEST(Constraint, KnowsWhichTokensOpenACall) {
+  const auto openers = [](const ConstraintSet& set) {
+    std::string out;
+    const auto bits = set.start()->call_openers();
+    for (size_t i = 0; i < 32 * bits.size(); ++i)
+      if ((bits[i / 32] >> (i % 32)) & 1u) out += table().bytes[i] + "|";
+    return out;
+  };
+  EXPECT_EQ(openers(factory().compile(two_tools())), "<|<tool|");
+  EXPECT_EQ(openers(factory().compile(two_tools(), {.mode = CallMode::kRequired})), "");
+  EXPECT_EQ(openers(factory().compile(two_tools(), {.mode = CallMode::kForbidden})), "");
+  EXPECT_EQ(openers(factory().compile({})), "");
+}
+
 TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
   const ConstraintSet set = factory().compile(two_tools());
   const std::string lock = "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"front\"}}\n</tool_call>";

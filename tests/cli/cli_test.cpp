@@ -182,6 +182,16 @@ TEST_F(Cli, WrongOptionsShowTheHelpAndEndWithTwo) {
   EXPECT_EQ(thimble("--cpu nonsense info --cpu").status, 2);
 }
 
+TEST_F(Cli, OnlyARunsFolderIsGoneOnWith) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  for (const char* command : {"tune ", "make "}) {
+    const Result r = thimble(command + job() + " --resume '" + (folder_ / "runs/none").string() + "'");
+    EXPECT_EQ(r.status, 2);
+    EXPECT_NE(r.err.find("is not a run's folder"), std::string::npos) << r.err;
+  }
+}
+
 TEST_F(Cli, NoColoursWhereNobodyLooks) {
   const Result r = thimble("info --cpu");
   EXPECT_EQ(r.status, 0);

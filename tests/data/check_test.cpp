@@ -62,11 +62,21 @@ TEST(CheckRows, EveryMistakeIsNamedByItsRow) {
       "{\"query\": \"g\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"answer\": "
       "\"Done.\"}\n"
       "{\"query\": \"h\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"missing\": "
-      "\"door\"}",
+      "\"door\"}\n"
+      "{\"query\": \"i\", \"calls\": [{\"name\": \"lock\", \"arguments\": {\"door\": \"back\"}}], \"intent\": "
+      "\"lock\"}\n"
+      "{\"query\": \"j\", \"calls\": [], \"answer\": \"a\", \"intent\": \"lock\"}\n"
+      "{\"query\": \"k\", \"calls\": [], \"answer\": \"a\", \"intent\": \"lock\", \"missing\": \"minutes\"}\n"
+      "{\"query\": \"l\", \"calls\": [], \"answer\": \"a\", \"intent\": \"look\", \"missing\": \"door\"}\n"
+      "{\"query\": \"m\", \"calls\": [], \"answer\": \"a\", \"intent\": \"lock\", \"missing\": \"door\"}\n"
+      "{\"query\": \"n\", \"calls\": [], \"answer\": \"a\", \"intent\": \"look\"}",
       "t");
   const CheckReport report = check_rows(rows, lock_tools(), "t");
   EXPECT_THAT(report.errors,
               testing::UnorderedElementsAre(
+                  HasSubstr("t: row 9: there are calls and an intent"), HasSubstr("t: row 10: the intent lock is a tool"),
+                  HasSubstr("t: row 11: \"minutes\" is said to be missing, but the intent lock"),
+                  HasSubstr("t: row 12: \"door\" is said to be missing, but the intent look"),
                   HasSubstr("t: row 1: there are no calls and no answer"), HasSubstr("t: row 2: there are no calls"),
                   HasSubstr("t: row 3: the call is of \"lok\""), HasSubstr("t: row 4: the call of lock does not fit"),
                   HasSubstr("t: row 5: call 2 of lock does not fit the tool's schema: \"door\" is missing"),

@@ -118,12 +118,15 @@ TEST_F(JobFolder, TheManifestIsReadBackAsItWasWritten) {
   manifest.system = "";
   manifest.chat_template = "{{ messages }}";
   manifest.tools = load(kToml).tools;
+  manifest.call_threshold = 0.25;
   const std::string text = manifest_to_text(manifest);
   EXPECT_EQ(manifest_to_text(parse_manifest(text, "m")), text);
   EXPECT_EQ(parse_manifest(text, "m").system, "");
+  EXPECT_EQ(parse_manifest(text, "m").call_threshold, 0.25);
   manifest.system.reset();
   EXPECT_FALSE(parse_manifest(manifest_to_text(manifest), "m").system);
-  for (const char* broken : {"{\"jb\": 1}", "{\"job\": 1}", "{\"call_format\": \"x\"}", "[", "{\"tools\": [3]}"}) {
+  for (const char* broken : {"{\"jb\": 1}", "{\"job\": 1}", "{\"call_format\": \"x\"}", "[", "{\"tools\": [3]}",
+                             "{\"call_threshold\": \"x\"}"}) {
     EXPECT_THROW(parse_manifest(broken, "m"), Error) << broken;
   }
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "calls/tool.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "stories.h"
@@ -69,6 +70,36 @@ TEST(Engine, AnswersTheSameAloneAndInCompany) {
     }
   }
   set_threads(2);
+}
+
+TEST(Engine, CallsWhereACallIsAsLikelyAsTheThreshold) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  TokenTable table;
+  for (int32_t id = 0; id < e.tokenizer().vocab_size(); ++id) table.bytes.push_back(e.tokenizer().token_bytes(id));
+  table.stop_ids = e.tokenizer().end_ids();
+  const auto tools = parse_tools(R"([{"name": "stop"}])", "tools");
+  const ConstraintSet constraint = ConstraintFactory(table).compile(tools);
+  const auto ask = [&](std::optional<double> threshold) {
+    GenerateRequest request = greedy(e, "Once upon a time", 24);
+    request.constraint = &constraint;
+    request.call_threshold = threshold;
+    request.log_probs = true;
+    return one(e, std::move(request));
+  };
+  const Answer free = ask(std::nullopt);
+  ASSERT_TRUE(free.call_probability);
+  const double p = *free.call_probability;
+  EXPECT_GT(p, 0);
+  EXPECT_LT(p, 0.5);  // it was taught stories
+  EXPECT_NE(free.text.front(), '<');
+  EXPECT_EQ(ask(p * 0.99).text.front(), '<');  // how it goes on is the model's choice, and text may begin so too
+  EXPECT_EQ(ask(0).text.front(), '<');
+  EXPECT_EQ(ask(p * 1.01).text, free.text);
+  const Answer forced = ask(0);
+  ASSERT_GE(forced.log_probs.size(), forced.tokens.size());
+  for (const float log_prob : forced.log_probs) EXPECT_LE(log_prob, 1e-6f);
+  EXPECT_EQ(ask(2).text, free.text);
 }
 
 TEST(Engine, ReadsASharedBeginningOnce) {
