@@ -109,7 +109,8 @@ ConstraintSet ConstraintFactory::compile(std::span<const Tool> tools, const Cons
   const auto& texts = compiler_->tokens.GetDecodedVocab();
   for (size_t i = 0; i < texts.size(); ++i) {
     if (texts[i].empty()) continue;
-    if (kCallOpen.starts_with(texts[i]) || texts[i].starts_with(kCallOpen)) compiled->call_openers[i / 32] |= 1u << (i % 32);
+    if (kCallOpen.starts_with(texts[i]) || texts[i].starts_with(kCallOpen))
+      compiled->call_openers[i / 32] |= 1u << (i % 32);
   }
   return ConstraintSet(std::move(compiled));
 }
@@ -152,7 +153,8 @@ std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions&
       grammar.add("block", fmt::format("{} {} {}", quote_literal(open), body, quote_literal(close)));
   const std::string calls =
       grammar.add("calls", fmt::format("{} (\"\\n\" {}){{0,{}}}", block, block, options.most_calls - 1));
-  return grammar.text(options.mode == CallMode::kRequired ? plan + calls : fmt::format("{}({} | {})", plan, calls, text));
+  return grammar.text(options.mode == CallMode::kRequired ? plan + calls
+                                                          : fmt::format("{}({} | {})", plan, calls, text));
 }
 
 }  // namespace thimble

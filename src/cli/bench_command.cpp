@@ -23,7 +23,8 @@ double median(std::vector<double> values) {
 std::vector<int32_t> tokens_of(int count, int vocab, int salt) {
   std::vector<int32_t> out(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i)
-    out[static_cast<size_t>(i)] = static_cast<int32_t>((int64_t{7919} * (i + 1) + int64_t{104729} * (salt + 1)) % vocab);
+    out[static_cast<size_t>(i)] =
+        static_cast<int32_t>((int64_t{7919} * (i + 1) + int64_t{104729} * (salt + 1)) % vocab);
   return out;
 }
 
@@ -47,17 +48,21 @@ int bench_command(const BenchOptions& options) {
                     *std::max_element(options.generate.begin(), options.generate.end()) + 256;
   Session session = open_session(model);
   const int vocab = session.engine->model().model().config.vocab;
-  Json out{{"model", options.model.model}, {"threads", threads().size()}, {"cpu", cpu_level_name(cpu_level())},
-           {"repeat", options.repeat}, {"results", Json::array()}};
+  Json out{{"model", options.model.model},
+           {"threads", threads().size()},
+           {"cpu", cpu_level_name(cpu_level())},
+           {"repeat", options.repeat},
+           {"results", Json::array()}};
   int salt = 0;
   generate(session, tokens_of(64, vocab, salt++), 4);  // warm-up
   const auto add = [&](const char* test, int tokens, std::vector<double> rates) {
     const double mid = median(rates);
-    out["results"].push_back({{"test", test}, {"tokens", tokens}, {"tokens_per_second", mid},
+    out["results"].push_back({{"test", test},
+                              {"tokens", tokens},
+                              {"tokens_per_second", mid},
                               {"lowest", *std::min_element(rates.begin(), rates.end())},
                               {"highest", *std::max_element(rates.begin(), rates.end())}});
-    if (!options.json)
-      fmt::print("{:<8} {:>6} tokens  {:>9.1f} tokens/s\n", test, tokens, mid);
+    if (!options.json) fmt::print("{:<8} {:>6} tokens  {:>9.1f} tokens/s\n", test, tokens, mid);
   };
   for (const int count : options.prompts) {
     std::vector<double> rates;
@@ -75,8 +80,10 @@ int bench_command(const BenchOptions& options) {
     add("decode", count, std::move(rates));
   }
   out["peak_memory_bytes"] = peak_memory();
-  if (options.json) fmt::print("{}\n", out.dump());
-  else fmt::print("peak memory {}\n", human_bytes(static_cast<double>(peak_memory())));
+  if (options.json)
+    fmt::print("{}\n", out.dump());
+  else
+    fmt::print("peak memory {}\n", human_bytes(static_cast<double>(peak_memory())));
   return kOk;
 }
 

@@ -20,8 +20,8 @@ std::filesystem::path history_file() {
   const char* state = std::getenv("XDG_STATE_HOME");
   const char* home = std::getenv("HOME");
   std::filesystem::path folder = state != nullptr && *state != '\0' ? std::filesystem::path(state)
-                                 : home != nullptr                 ? std::filesystem::path(home) / ".local/state"
-                                                                   : std::filesystem::path();
+                                 : home != nullptr                  ? std::filesystem::path(home) / ".local/state"
+                                                                    : std::filesystem::path();
   if (folder.empty()) return {};
   std::error_code ignored;
   std::filesystem::create_directories(folder / "thimble", ignored);
@@ -55,7 +55,8 @@ class LineReader {
     if (file_.empty()) return;
     write_history(file_.c_str());
     std::error_code ignored;
-    std::filesystem::permissions(file_, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write, ignored);
+    std::filesystem::permissions(file_, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write,
+                                 ignored);
   }
 
   bool terminal_;
@@ -63,8 +64,9 @@ class LineReader {
 };
 
 void help(bool job) {
-  fmt::print("/new  forget the conversation\n/help this list\n/quit end (also Ctrl-D)\n"
-             "Ctrl-C stops the answer. A line that ends with \\ goes on in the next one.\n");
+  fmt::print(
+      "/new  forget the conversation\n/help this list\n/quit end (also Ctrl-D)\n"
+      "Ctrl-C stops the answer. A line that ends with \\ goes on in the next one.\n");
   if (job) fmt::print("Every message stands by itself, as the model was taught.\n");
 }
 
@@ -77,7 +79,8 @@ void print_calls(const ParsedAnswer& answer, std::span<const Tool> tools) {
                styled(stdout, Style::kBold, call.name), write_json(call.arguments));
   }
   if (!answer.text.empty()) fmt::print("{}\n", answer.text);
-  for (const std::string& problem : answer.problems) fmt::print("{} {}\n", styled(stdout, Style::kRed, "unreadable:"), problem);
+  for (const std::string& problem : answer.problems)
+    fmt::print("{} {}\n", styled(stdout, Style::kRed, "unreadable:"), problem);
 }
 
 }  // namespace
@@ -97,8 +100,8 @@ int chat_command(const ChatOptions& options) {
     const auto& manifest = session.manifest;
     std::optional<std::string> system = manifest ? manifest->system : std::nullopt;
     if (!options.system.empty()) system = options.system;
-    PromptStyle style(session.engine->tokenizer(), vocabulary, manifest && manifest->tools_in_prompt, manifest && manifest->plan, system,
-                      manifest ? manifest->tools : std::vector<Tool>{});
+    PromptStyle style(session.engine->tokenizer(), vocabulary, manifest && manifest->tools_in_prompt,
+                      manifest && manifest->plan, system, manifest ? manifest->tools : std::vector<Tool>{});
     setup.emplace(EvalSetup{std::move(session), std::move(style), options.model.adapter});
   }
   Engine& engine = *setup->session.engine;
@@ -148,11 +151,14 @@ int chat_command(const ChatOptions& options) {
     std::vector<GenerateRequest> requests;
     requests.push_back(std::move(request));
     const Answer answer = std::move(engine.run(std::move(requests)).front());
-    if (show_calls) print_calls(style.parse(answer.text), style.tools());
-    else fmt::print("\n");
+    if (show_calls)
+      print_calls(style.parse(answer.text), style.tools());
+    else
+      fmt::print("\n");
     if (answer.finish == FinishReason::kCancelled) fmt::print("{}\n", styled(stdout, Style::kDim, "(stopped)"));
     if (answer.finish == FinishReason::kLength)
-      fmt::print("{}\n", styled(stdout, Style::kDim, fmt::format("(cut after {} tokens; -n gives more)", answer.tokens.size())));
+      fmt::print("{}\n", styled(stdout, Style::kDim,
+                                fmt::format("(cut after {} tokens; -n gives more)", answer.tokens.size())));
     std::fflush(stdout);
     turns.push_back({.role = "assistant", .content = answer.text});
   }

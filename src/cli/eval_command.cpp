@@ -20,11 +20,13 @@ void print_score_table(std::span<const SystemResult> systems) {
   for (const SystemResult& s : systems) {
     const Score& c = s.score;
     const bool last = &s == &systems.back();
-    fmt::print("{}\n", styled(stdout, last ? Style::kBold : Style::kPlain,
-                              fmt::format("{:<24} {:>5.1f} % [{:>2.0f}-{:>3.0f}] {:>7.1f} % {:>8.3f} {:>9.1f} % {:>10.1f} % {:>9.2f}",
-                                          s.name, 100 * c.exact.value, 100 * c.exact.low, 100 * c.exact.high,
-                                          100 * c.name_accuracy.value, c.argument_f1.value, 100 * c.false_calls.value,
-                                          100 * c.missed_calls.value, s.seconds_per_row)));
+    fmt::print(
+        "{}\n",
+        styled(stdout, last ? Style::kBold : Style::kPlain,
+               fmt::format("{:<24} {:>5.1f} % [{:>2.0f}-{:>3.0f}] {:>7.1f} % {:>8.3f} {:>9.1f} % {:>10.1f} % {:>9.2f}",
+                           s.name, 100 * c.exact.value, 100 * c.exact.low, 100 * c.exact.high,
+                           100 * c.name_accuracy.value, c.argument_f1.value, 100 * c.false_calls.value,
+                           100 * c.missed_calls.value, s.seconds_per_row)));
   }
 }
 
@@ -32,9 +34,10 @@ EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::
   if (!base && options.adapter.empty()) {
     const auto run = newest_run(job.folder);
     if (!run)
-      throw Error(fmt::format("{}: has no finished run; train one with `thimble tune {}`, or say --base for the base "
-                              "model alone",
-                              job.folder.string(), job.folder.string()));
+      throw Error(
+          fmt::format("{}: has no finished run; train one with `thimble tune {}`, or say --base for the base "
+                      "model alone",
+                      job.folder.string(), job.folder.string()));
     options.adapter = (*run / "adapter").string();
   }
   if (base) options.adapter.clear();
@@ -56,14 +59,16 @@ std::vector<Row> read_test_rows(const Job& job, const std::filesystem::path& fil
   const CheckReport report = check_test_rows(rows, job.tools, file.string());
   for (size_t i = 0; i < std::min<size_t>(report.errors.size(), 5); ++i)
     fmt::print(stderr, "{} {}\n", styled(stderr, Style::kYellow, "warning:"), report.errors[i]);
-  if (report.errors.size() > 5) fmt::print(stderr, "... and {} more; these rows can hardly be answered exactly\n", report.errors.size() - 5);
+  if (report.errors.size() > 5)
+    fmt::print(stderr, "... and {} more; these rows can hardly be answered exactly\n", report.errors.size() - 5);
   return rows;
 }
 
 int eval_command(const EvalOptions& options) {
   const Job job = load_job(options.job);
   std::vector<Row> rows = read_test_rows(job, options.test.empty() ? job.test_file() : options.test);
-  if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit)) rows.resize(static_cast<size_t>(options.limit));
+  if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit))
+    rows.resize(static_cast<size_t>(options.limit));
   EvalSetup setup = open_eval(job, options.model, options.base, options.tools_in_prompt);
   EvaluateOptions how;
   how.constrained = !options.unconstrained;
@@ -87,8 +92,8 @@ int eval_command(const EvalOptions& options) {
     fmt::print("{}\n", out.dump());
     return kOk;
   }
-  const SystemResult result{setup.adapter.empty() ? "base" : "tuned", "", e.score,
-                            e.seconds / static_cast<double>(rows.size()), 0, std::nullopt};
+  const SystemResult result{setup.adapter.empty() ? "base" : "tuned",     "", e.score,
+                            e.seconds / static_cast<double>(rows.size()), 0,  std::nullopt};
   fmt::print("{} rows in {} ({} tokens read, {} written)\n", rows.size(), human_seconds(e.seconds),
              human_count(static_cast<double>(e.prompt_tokens)), human_count(static_cast<double>(e.output_tokens)));
   print_score_table(std::span(&result, 1));

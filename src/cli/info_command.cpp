@@ -31,12 +31,13 @@ int machine_info(bool json) {
   fmt::print("threads           {}\n", threads().size());
   fmt::print("instruction sets ");
   for (const CpuLevel level : cpu_levels())
-    fmt::print(" {}", level == cpu_level() ? styled(stdout, Style::kBold, std::string(cpu_level_name(level)) + " (used)")
-                                           : std::string(cpu_level_name(level)));
+    fmt::print(" {}", level == cpu_level()
+                          ? styled(stdout, Style::kBold, std::string(cpu_level_name(level)) + " (used)")
+                          : std::string(cpu_level_name(level)));
   fmt::print("\navailable memory  {}\n", human_bytes(static_cast<double>(available_memory())));
   if (cpu_level() == CpuLevel::kPlain)
-    fmt::print("{}\n", styled(stdout, Style::kYellow,
-                              "no vector instructions are used: everything works, many times slower"));
+    fmt::print("{}\n",
+               styled(stdout, Style::kYellow, "no vector instructions are used: everything works, many times slower"));
   return kOk;
 }
 
@@ -57,13 +58,23 @@ int info_command(const InfoOptions& options) {
     parameters += static_cast<double>(tensor.elements());
   }
   if (options.json) {
-    Json out{{"path", file.path.string()}, {"format", file.format}, {"family", c.family},
-             {"parameters", parameters}, {"bytes", bytes}, {"layers", c.layers}, {"hidden", c.hidden},
-             {"heads", c.heads}, {"kv_heads", c.kv_heads}, {"head_dim", c.head_dim}, {"ffn", c.ffn},
-             {"vocab", c.vocab}, {"context", c.context}, {"tied_embeddings", c.tied_embeddings},
-             {"fingerprint", file.fingerprint}, {"chat_template", !file.vocabulary.chat_template.empty()}};
-    for (const auto& [name, entry] : types)
-      out["types"][name] = {{"tensors", entry.first}, {"bytes", entry.second}};
+    Json out{{"path", file.path.string()},
+             {"format", file.format},
+             {"family", c.family},
+             {"parameters", parameters},
+             {"bytes", bytes},
+             {"layers", c.layers},
+             {"hidden", c.hidden},
+             {"heads", c.heads},
+             {"kv_heads", c.kv_heads},
+             {"head_dim", c.head_dim},
+             {"ffn", c.ffn},
+             {"vocab", c.vocab},
+             {"context", c.context},
+             {"tied_embeddings", c.tied_embeddings},
+             {"fingerprint", file.fingerprint},
+             {"chat_template", !file.vocabulary.chat_template.empty()}};
+    for (const auto& [name, entry] : types) out["types"][name] = {{"tensors", entry.first}, {"bytes", entry.second}};
     for (const auto& [name, tensor] : file.tensors)
       out["tensors"].push_back({{"name", name}, {"type", dtype_info(tensor.type).name}, {"shape", tensor.shape}});
     fmt::print("{}\n", out.dump());
@@ -79,11 +90,12 @@ int info_command(const InfoOptions& options) {
   line("attention", fmt::format("{} heads of {}, {} key-value heads", c.heads, c.head_dim, c.kv_heads));
   line("context", fmt::format("{} tokens; {} a token in the key-value cache", human_count(c.context),
                               human_bytes(2.0 * c.layers * c.kv_heads * c.head_dim * 2)));
-  line("vocabulary", fmt::format("{} tokens{}", human_count(c.vocab),
-                                 c.tied_embeddings ? "; the head is the embedding table" : ""));
+  line("vocabulary",
+       fmt::format("{} tokens{}", human_count(c.vocab), c.tied_embeddings ? "; the head is the embedding table" : ""));
   for (const auto& [name, entry] : types)
     line("tensors", fmt::format("{} in {}, {}", entry.first, name, human_bytes(entry.second)));
-  line("chat", file.vocabulary.chat_template.empty() ? "no template in the file (ChatML is used)" : "template in the file");
+  line("chat",
+       file.vocabulary.chat_template.empty() ? "no template in the file (ChatML is used)" : "template in the file");
   line("fingerprint", file.fingerprint);
   return kOk;
 }

@@ -42,10 +42,13 @@ int make_command(const MakeOptions& options) {
   line.clear();
   write_file(run.folder / "predictions.jsonl", predictions_to_jsonl(e));
   const auto count = static_cast<double>(rows.size());
-  const SystemResult tuned{"tuned",
-                           job.tools_in_prompt ? "tools in the prompt, constrained" : "tools in the weights, constrained",
-                           e.score, e.seconds / count, static_cast<double>(e.prompt_tokens + e.output_tokens) / count,
-                           std::nullopt};
+  const SystemResult tuned{
+      "tuned",
+      job.tools_in_prompt ? "tools in the prompt, constrained" : "tools in the weights, constrained",
+      e.score,
+      e.seconds / count,
+      static_cast<double>(e.prompt_tokens + e.output_tokens) / count,
+      std::nullopt};
 
   ReportData report;
   report.job = &job;

@@ -12,7 +12,8 @@
 namespace thimble {
 namespace {
 
-// One row with what the model learns to write in bold green; brackets where colours are off, so that a log shows it too.
+// One row with what the model learns to write in bold green; brackets where colours are off, so that a log shows it
+// too.
 void print_example(const EncodedRow& row, const Tokenizer& tokenizer, std::FILE* out) {
   const bool colours = styled(out, Style::kGreen, "x") != "x";
   fmt::print(out, "row {} as the model sees it; what it learns is {}:\n", row.number,
@@ -21,9 +22,12 @@ void print_example(const EncodedRow& row, const Tokenizer& tokenizer, std::FILE*
     size_t end = i;
     while (end < row.tokens.size() && row.trained[end] == row.trained[i]) ++end;
     const std::string text = tokenizer.decode(std::span(row.tokens).subspan(i, end - i));
-    if (row.trained[i] == 0) fmt::print(out, "{}", styled(out, Style::kDim, text));
-    else if (colours) fmt::print(out, "{}", styled(out, Style::kGreen, text));
-    else fmt::print(out, "[[{}]]", text);
+    if (row.trained[i] == 0)
+      fmt::print(out, "{}", styled(out, Style::kDim, text));
+    else if (colours)
+      fmt::print(out, "{}", styled(out, Style::kGreen, text));
+    else
+      fmt::print(out, "[[{}]]", text);
     i = end;
   }
   fmt::print(out, "\n");
@@ -31,8 +35,9 @@ void print_example(const EncodedRow& row, const Tokenizer& tokenizer, std::FILE*
 
 void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainConfig& config, std::FILE* out) {
   const DataCard& c = data.card;
-  fmt::print(out, "\n{} rows to train on, {} set aside as the dev part{}\n", human_count(static_cast<double>(c.train_rows)),
-             c.dev_rows, c.dropped_rows > 0 ? fmt::format(", {} dropped", c.dropped_rows) : "");
+  fmt::print(out, "\n{} rows to train on, {} set aside as the dev part{}\n",
+             human_count(static_cast<double>(c.train_rows)), c.dev_rows,
+             c.dropped_rows > 0 ? fmt::format(", {} dropped", c.dropped_rows) : "");
   static constexpr const char* kNames[] = {"system", "user", "assistant", "tool"};
   fmt::print(out, "tokens:");
   for (size_t i = 0; i < kRoles; ++i)
@@ -40,14 +45,14 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   fmt::print(out, "; learned {}; longest row {}\n", human_count(static_cast<double>(c.trained_tokens)), c.longest);
   for (const std::string& note : c.notes) fmt::print(out, "note: {}\n", note);
   const auto mb = [](size_t bytes) { return human_bytes(static_cast<double>(bytes)); };
-  fmt::print(out, "memory plan: {} (weights {}, adapter {}, optimizer {}, activations {}, logits {}, other {}) of {} "
+  fmt::print(out,
+             "memory plan: {} (weights {}, adapter {}, optimizer {}, activations {}, logits {}, other {}) of {} "
              "available\n",
              mb(plan.total()), mb(plan.weights), mb(plan.adapter), mb(plan.optimizer), mb(plan.activations),
              mb(plan.logits), mb(plan.other), mb(plan.available));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
-             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",
-             fmt::format("LoRA rank {}", config.lora.rank));
+             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32", fmt::format("LoRA rank {}", config.lora.rank));
 }
 
 }  // namespace
@@ -55,8 +60,8 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
 TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem::path& resume, TrainingData& data,
                             std::FILE* out) {
   const auto model = load_model(resolve_model(job.base));
-  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan, job.system,
-                          job.tools);
+  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
+                          job.system, job.tools);
   data = prepare_training(job, style);
   const TrainConfig config = train_config(job);
   print_example(data.example, style.tokenizer(), out);
@@ -78,7 +83,9 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem:
     if (!p.dev_loss) return;
     line.clear();
     fmt::print(out, "step {:>5}  dev loss {:.4f}", p.step, *p.dev_loss);
-    if (p.step > 0) fmt::print(out, "  training loss {:.4f}  {:.0f} tokens/s  {}", p.loss, p.tokens_per_second, human_seconds(p.seconds));
+    if (p.step > 0)
+      fmt::print(out, "  training loss {:.4f}  {:.0f} tokens/s  {}", p.loss, p.tokens_per_second,
+                 human_seconds(p.seconds));
     fmt::print(out, "\n");
     std::fflush(out);
   };
@@ -107,7 +114,8 @@ int tune_command(const TuneOptions& options) {
   const TunedRun run = tune_with_progress(job, options.dry_run, options.resume, data, stdout);
   if (options.dry_run) return kOk;
   if (run.result.cancelled) {
-    fmt::print(stderr, "stopped; go on with `thimble tune {} --resume {}`\n", options.job.string(), run.folder.string());
+    fmt::print(stderr, "stopped; go on with `thimble tune {} --resume {}`\n", options.job.string(),
+               run.folder.string());
     return kInterrupted;
   }
   fmt::print("adapter: {}\n", run.adapter().string());

@@ -108,10 +108,11 @@ EncodedRow PromptStyle::encode(const Row& row) const {
     borders.emplace_back(prompt.size() - marks * kShield.size(), role_of(pieces[at].role));
   }
   if (prompt != asked)
-    throw Error(fmt::format("row {}: the model's chat template renders the question otherwise when an answer follows, so "
-                            "the model would be trained on another prompt than it is asked with; give the model a "
-                            "template that only appends",
-                            row.number));
+    throw Error(
+        fmt::format("row {}: the model's chat template renders the question otherwise when an answer follows, so "
+                    "the model would be trained on another prompt than it is asked with; give the model a "
+                    "template that only appends",
+                    row.number));
   size_t bytes = 0;
   for (const int32_t token : tokenizer_.encode(prompt, kRendered)) {
     const auto border = std::find_if(borders.begin(), borders.end(), [&](const auto& b) { return bytes < b.first; });

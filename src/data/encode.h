@@ -30,8 +30,8 @@ struct EncodedRow {
 
 // How a use case speaks to a model: one place for training, evaluation, chat and server, so that a tuned model is
 // asked exactly as it was taught. Calls are written in the Hermes form inside the assistant's message; tools, where
-// they are in the prompt, stand in the system message. Control tokens that a message names are text, so that nobody forges a turn;
-// only the use case's own system message may hold them.
+// they are in the prompt, stand in the system message. Control tokens that a message names are text, so that nobody
+// forges a turn; only the use case's own system message may hold them.
 class PromptStyle {
  public:
   PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt, bool plan,

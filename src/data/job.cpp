@@ -73,8 +73,9 @@ class Section {
     if (read(key, value, valid, range)) out = value;
   }
   void choice(const char* key, std::string& out, const std::vector<std::string>& values, const char* range) {
-    read<std::string>(key, out, [&](const std::string& v) { return std::find(values.begin(), values.end(), v) != values.end(); },
-                      range);
+    read<std::string>(
+        key, out, [&](const std::string& v) { return std::find(values.begin(), values.end(), v) != values.end(); },
+        range);
   }
   const toml::table* table(const char* key) {
     known_.push_back(key);
@@ -139,8 +140,10 @@ void read_train(Section s, TrainSettings& t) {
 Job load_job(const std::filesystem::path& folder) {
   const auto toml_path = folder / "thimble.toml";
   if (!std::filesystem::is_directory(folder))
-    throw Error(fmt::format("{}: is not a folder; a use case is a folder with thimble.toml, tools.json, train.jsonl and "
-                            "test.jsonl", folder.string()));
+    throw Error(
+        fmt::format("{}: is not a folder; a use case is a folder with thimble.toml, tools.json, train.jsonl and "
+                    "test.jsonl",
+                    folder.string()));
   const std::string text = read_file(toml_path);
   toml::table root;
   try {
@@ -160,10 +163,10 @@ Job load_job(const std::filesystem::path& folder) {
   read_train(Section(top.table("train"), "train", toml_path.string()), job.train);
 
   Section bars(top.table("bars"), "bars", toml_path.string());
-  for (auto [key, bar] : {std::pair{"exact", &job.bars.exact}, std::pair{"name_accuracy", &job.bars.name_accuracy},
-                          std::pair{"argument_f1", &job.bars.argument_f1},
-                          std::pair{"false_calls", &job.bars.false_calls},
-                          std::pair{"missed_calls", &job.bars.missed_calls}})
+  for (auto [key, bar] :
+       {std::pair{"exact", &job.bars.exact}, std::pair{"name_accuracy", &job.bars.name_accuracy},
+        std::pair{"argument_f1", &job.bars.argument_f1}, std::pair{"false_calls", &job.bars.false_calls},
+        std::pair{"missed_calls", &job.bars.missed_calls}})
     bars.read<double>(key, *bar, kFraction, "a fraction between 0 and 1");
   bars.finish();
 
@@ -212,18 +215,30 @@ JobManifest parse_manifest(std::string_view text, std::string_view where) {
   JobManifest m;
   try {
     for (const auto& [key, value] : json.items()) {
-      if (key == "job") m.job = value.get<std::string>();
-      else if (key == "description") m.description = value.get<std::string>();
-      else if (key == "base") m.base = value.get<std::string>();
-      else if (key == "base_fingerprint") m.base_fingerprint = value.get<std::string>();
-      else if (key == "call_format") m.call_format = value.get<std::string>();
-      else if (key == "tools_in_prompt") m.tools_in_prompt = value.get<bool>();
-      else if (key == "plan") m.plan = value.get<bool>();
-      else if (key == "system") m.system = value.is_null() ? std::nullopt : std::optional(value.get<std::string>());
-      else if (key == "chat_template") m.chat_template = value.get<std::string>();
-      else if (key == "call_threshold") m.call_threshold = value.is_null() ? std::nullopt : std::optional(value.get<double>());
-      else if (key == "tools") m.tools = tools_from_json(value, where);
-      else throw Error(fmt::format("{}: unknown key '{}'; the manifest was made by another version", where, key));
+      if (key == "job")
+        m.job = value.get<std::string>();
+      else if (key == "description")
+        m.description = value.get<std::string>();
+      else if (key == "base")
+        m.base = value.get<std::string>();
+      else if (key == "base_fingerprint")
+        m.base_fingerprint = value.get<std::string>();
+      else if (key == "call_format")
+        m.call_format = value.get<std::string>();
+      else if (key == "tools_in_prompt")
+        m.tools_in_prompt = value.get<bool>();
+      else if (key == "plan")
+        m.plan = value.get<bool>();
+      else if (key == "system")
+        m.system = value.is_null() ? std::nullopt : std::optional(value.get<std::string>());
+      else if (key == "chat_template")
+        m.chat_template = value.get<std::string>();
+      else if (key == "call_threshold")
+        m.call_threshold = value.is_null() ? std::nullopt : std::optional(value.get<double>());
+      else if (key == "tools")
+        m.tools = tools_from_json(value, where);
+      else
+        throw Error(fmt::format("{}: unknown key '{}'; the manifest was made by another version", where, key));
     }
   } catch (const nlohmann::json::exception& e) {
     throw Error(fmt::format("{}: not a job manifest ({})", where, e.what()));

@@ -25,14 +25,14 @@ struct TrainSettings {
   int max_tokens = 1024;            // most tokens a row
   std::string too_long = "refuse";  // refuse | drop
   double weight_decay = 0;
-  double clip = 1;                  // of the gradient's norm
-  // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1 its
-  // losses outweigh those of the calls.
+  double clip = 1;  // of the gradient's norm
+  // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1
+  // its losses outweigh those of the calls.
   double text_weight = 1;
   uint64_t seed = 1;
-  double dev_share = 0.05;          // of train.jsonl, set aside to choose checkpoints and settings
-  int evaluations = 4;              // of the dev part, spread over the run
-  std::string precision = "bf16";   // bf16 | f32
+  double dev_share = 0.05;         // of train.jsonl, set aside to choose checkpoints and settings
+  int evaluations = 4;             // of the dev part, spread over the run
+  std::string precision = "bf16";  // bf16 | f32
 };
 
 // [bars]: what a result must reach for GO. Fractions from 0 to 1; what is not given does not count.
@@ -54,16 +54,16 @@ struct Job {
   std::string description;
   std::string base = "smollm2-135m-instruct";  // a path or a pulled name
   bool tools_in_prompt = true;                 // false: the weights learn the tools, the prompt is the request alone
-  bool plan = false;  // the model writes a plan before its answer (plan.h)
+  bool plan = false;                           // the model writes a plan before its answer (plan.h)
   // The system message. Not given: what the model's template puts in by itself; "": an empty one.
   std::optional<std::string> system;
   TrainSettings train;
   Bars bars;
   std::optional<LargeSettings> large;
-  int assess_sample = 100;  // [assess] rows of the test set
-  int assess_shots = 8;     // [assess] examples in the few-shot prompt
-  int max_new_tokens = 256; // [eval]
-  int eval_batch = 16;      // [eval] rows answered side by side
+  int assess_sample = 100;   // [assess] rows of the test set
+  int assess_shots = 8;      // [assess] examples in the few-shot prompt
+  int max_new_tokens = 256;  // [eval]
+  int eval_batch = 16;       // [eval] rows answered side by side
   std::vector<Tool> tools;
 
   std::filesystem::path train_file() const { return folder / "train.jsonl"; }
@@ -77,7 +77,7 @@ Job load_job(const std::filesystem::path& folder);
 
 // What travels with an adapter, so that a chat, an evaluation or a server asks the tuned model as it was taught.
 struct JobManifest {
-  std::string job;               // name
+  std::string job;  // name
   std::string description;
   std::string base;              // as thimble.toml names it
   std::string base_fingerprint;  // ModelFile::fingerprint
@@ -85,7 +85,7 @@ struct JobManifest {
   bool tools_in_prompt = true;
   bool plan = false;
   std::optional<std::string> system;
-  std::string chat_template;     // the Jinja source that rows were rendered with
+  std::string chat_template;             // the Jinja source that rows were rendered with
   std::optional<double> call_threshold;  // GenerateRequest::call_threshold, as the dev part gave it
   std::vector<Tool> tools;
 };
@@ -93,7 +93,7 @@ std::string manifest_to_text(const JobManifest& manifest);
 JobManifest parse_manifest(std::string_view text, std::string_view where);
 
 // Runs are folders runs/<UTC time>; one is finished when it holds `finished`, which is written last.
-std::filesystem::path new_run(const Job& job);                         // makes the folder
+std::filesystem::path new_run(const Job& job);                                             // makes the folder
 std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job_folder);  // finished ones only
 void mark_finished(const std::filesystem::path& run);
 

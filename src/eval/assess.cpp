@@ -33,7 +33,10 @@ SystemResult run_base(Engine& engine, const Job& job, std::span<const Row> sampl
   return {name,
           options.shots.empty() ? "tools in the prompt, constrained"
                                 : fmt::format("tools and {} examples in the prompt, constrained", options.shots.size()),
-          e.score, e.seconds / rows, static_cast<double>(e.prompt_tokens + e.output_tokens) / rows, std::nullopt};
+          e.score,
+          e.seconds / rows,
+          static_cast<double>(e.prompt_tokens + e.output_tokens) / rows,
+          std::nullopt};
 }
 
 SystemResult run_large(const Job& job, std::span<const Row> sample, const ProgressFn& progress) {
@@ -56,8 +59,9 @@ SystemResult run_large(const Job& job, std::span<const Row> sample, const Progre
       progress({"large model", static_cast<double>(scores.size()), static_cast<double>(sample.size()), "rows", ""});
   }
   const auto rows = static_cast<double>(sample.size());
-  SystemResult out{"large: " + l.model, "tools in the request, one row at a time", summarize(scores), seconds / rows,
-                   tokens / rows, std::nullopt};
+  SystemResult out{"large: " + l.model, "tools in the request, one row at a time",
+                   summarize(scores),   seconds / rows,
+                   tokens / rows,       std::nullopt};
   if (l.input_price > 0 || l.output_price > 0) out.cost_per_1000 = 1000 * cost / rows;
   return out;
 }
@@ -66,23 +70,24 @@ void advise(const Job& job, std::span<const Row> train, Assessment& a) {
   const SystemResult* best = nullptr;
   const SystemResult* large = nullptr;
   for (const SystemResult& s : a.systems) {
-    if (s.name.starts_with("large")) large = &s;
-    else if (best == nullptr || s.score.exact.value > best->score.exact.value) best = &s;
+    if (s.name.starts_with("large"))
+      large = &s;
+    else if (best == nullptr || s.score.exact.value > best->score.exact.value)
+      best = &s;
   }
   const std::vector<BarResult> base_bars = check_bars(job.bars, best->score);
   a.worth_it = base_bars.empty() ? best->score.exact.value < 0.95 : !go(base_bars);
   std::vector<std::string> reasons;
-  reasons.push_back(fmt::format("The base model by itself ({}) answers {} exactly.", best->how,
-                                percent(best->score.exact)));
+  reasons.push_back(
+      fmt::format("The base model by itself ({}) answers {} exactly.", best->how, percent(best->score.exact)));
   for (const BarResult& b : base_bars)
     if (!b.cleared)
       reasons.push_back(fmt::format("It misses the bar for {}: {:.1f} % where {} {:.1f} % is asked.", b.name,
                                     100 * b.value, b.at_least ? "at least" : "at most", 100 * b.bar));
   if (large != nullptr) {
-    reasons.push_back(fmt::format("The large model answers {} exactly, in {:.2f} s a row{}.", percent(large->score.exact),
-                                  large->seconds_per_row,
-                                  large->cost_per_1000 ? fmt::format(", at {:.2f} for 1,000 rows", *large->cost_per_1000)
-                                                       : ""));
+    reasons.push_back(fmt::format(
+        "The large model answers {} exactly, in {:.2f} s a row{}.", percent(large->score.exact), large->seconds_per_row,
+        large->cost_per_1000 ? fmt::format(", at {:.2f} for 1,000 rows", *large->cost_per_1000) : ""));
     if (!check_bars(job.bars, large->score).empty() && !go(check_bars(job.bars, large->score)))
       reasons.push_back("Even the large model misses the bars: look at the labels and at the bars before tuning.");
   }
@@ -91,17 +96,22 @@ void advise(const Job& job, std::span<const Row> train, Assessment& a) {
     for (const Call& call : row.calls) ++per_tool[call.name];
   std::string thin;
   for (const Tool& tool : job.tools)
-    if (const size_t n = per_tool[tool.name]; n < 20) thin += fmt::format("{}{} ({})", thin.empty() ? "" : ", ", tool.name, n);
+    if (const size_t n = per_tool[tool.name]; n < 20)
+      thin += fmt::format("{}{} ({})", thin.empty() ? "" : ", ", tool.name, n);
   reasons.push_back(fmt::format("There are {} training rows for {} tools.", train.size(), job.tools.size()));
   if (!thin.empty()) reasons.push_back(fmt::format("Write more rows for tools with fewer than 20 calls: {}.", thin));
   const bool silent = std::all_of(train.begin(), train.end(), [](const Row& r) { return !r.calls.empty(); });
-  if (silent) reasons.push_back("No training row goes without a call: the tuned model will call a tool whatever is said.");
+  if (silent)
+    reasons.push_back("No training row goes without a call: the tuned model will call a tool whatever is said.");
   if (!job.tools_in_prompt)
-    reasons.push_back(fmt::format("With the tools learned into the weights a prompt shrinks from about {:.0f} tokens to the "
-                                  "request alone.", a.systems.front().tokens_per_row));
-  a.advice.push_back(a.worth_it ? "Worth tuning: what can be had without it does not reach what the job asks."
-                                : "Tuning is hardly worth it: the base model already reaches what the job asks; put the "
-                                  "tools and examples into its prompt.");
+    reasons.push_back(
+        fmt::format("With the tools learned into the weights a prompt shrinks from about {:.0f} tokens to the "
+                    "request alone.",
+                    a.systems.front().tokens_per_row));
+  a.advice.push_back(a.worth_it
+                         ? "Worth tuning: what can be had without it does not reach what the job asks."
+                         : "Tuning is hardly worth it: the base model already reaches what the job asks; put the "
+                           "tools and examples into its prompt.");
   a.advice.insert(a.advice.end(), reasons.begin(), reasons.end());
 }
 
@@ -129,8 +139,10 @@ std::vector<Row> choose_shots(std::span<const Row> train, int count, uint64_t se
   for (const size_t i : order) {
     const Row& row = train[i];
     const std::string key = row.calls.empty() ? "kind:" + row.kind : "tool:" + row.calls.front().name;
-    if (static_cast<int>(out.size()) < count && seen[key]++ == 0) out.push_back(row);
-    else rest.push_back(i);
+    if (static_cast<int>(out.size()) < count && seen[key]++ == 0)
+      out.push_back(row);
+    else
+      rest.push_back(i);
   }
   for (const size_t i : rest)
     if (static_cast<int>(out.size()) < count) out.push_back(train[i]);

@@ -33,7 +33,8 @@ std::optional<double> choose_call_threshold(std::span<const CallDecision> decisi
   return logistic(best_at);
 }
 
-std::optional<double> calibrate_calls(Engine& engine, const PromptStyle& style, std::span<const Row> rows, int adapter) {
+std::optional<double> calibrate_calls(Engine& engine, const PromptStyle& style, std::span<const Row> rows,
+                                      int adapter) {
   if (style.tools().empty() || style.plan()) return std::nullopt;
   const ConstraintSet constraint = ConstraintFactory(token_table(engine.tokenizer())).compile(style.tools());
   std::vector<GenerateRequest> requests;

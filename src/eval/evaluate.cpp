@@ -27,7 +27,8 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
   std::optional<ConstraintFactory> factory;
   std::optional<ConstraintSet> shared;
   std::deque<ConstraintSet> own;
-  if (options.constrained) shared = factory.emplace(token_table(style.tokenizer())).compile(style.tools(), style.constraint());
+  if (options.constrained)
+    shared = factory.emplace(token_table(style.tokenizer())).compile(style.tools(), style.constraint());
 
   std::vector<GenerateRequest> requests;
   for (const Row& row : rows) {
@@ -53,7 +54,8 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     answered.row = &row;
     answered.output = std::move(answers[i].text);
     answered.parsed = style.parse(answered.output);
-    answered.score = score_row(row.calls, answered.parsed, row.tools ? std::span<const Tool>(*row.tools) : style.tools());
+    answered.score =
+        score_row(row.calls, answered.parsed, row.tools ? std::span<const Tool>(*row.tools) : style.tools());
     answered.prompt_tokens = answers[i].prompt_tokens;
     answered.cached_tokens = answers[i].cached_tokens;
     answered.output_tokens = static_cast<int>(answers[i].tokens.size());
@@ -79,14 +81,20 @@ std::string predictions_to_jsonl(const Evaluation& evaluation) {
   };
   std::string out;
   for (const AnsweredRow& a : evaluation.rows) {
-    Json line{{"id", a.row->id}, {"row", a.row->number}, {"query", a.row->query()}, {"gold", calls(a.row->calls)},
-              {"predicted", calls(a.parsed.calls)}, {"output", a.output}, {"exact", a.score.exact}};
+    Json line{{"id", a.row->id},
+              {"row", a.row->number},
+              {"query", a.row->query()},
+              {"gold", calls(a.row->calls)},
+              {"predicted", calls(a.parsed.calls)},
+              {"output", a.output},
+              {"exact", a.score.exact}};
     if (a.score.failure) line["failure"] = failure_name(*a.score.failure);
     if (!a.score.details.empty()) line["details"] = a.score.details;
     if (a.cut) line["cut"] = true;
     if (a.call_probability) line["call_probability"] = *a.call_probability;
     if (!a.log_probs.empty()) {
-      line["mean_log_prob"] = std::accumulate(a.log_probs.begin(), a.log_probs.end(), 0.0) / static_cast<double>(a.log_probs.size());
+      line["mean_log_prob"] =
+          std::accumulate(a.log_probs.begin(), a.log_probs.end(), 0.0) / static_cast<double>(a.log_probs.size());
       line["least_log_prob"] = *std::min_element(a.log_probs.begin(), a.log_probs.end());
     }
     out += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";

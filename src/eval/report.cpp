@@ -69,8 +69,9 @@ std::string systems_table(const ReportData& d) {
     out += fmt::format("<td class=\"n\">{:.2f} s</td><td class=\"n\">{}</td></tr>", s.seconds_per_row,
                        s.cost_per_1000 ? fmt::format("{:.2f}", *s.cost_per_1000) : "–");
   }
-  return out + "</table><p class=\"soft\">Dots are the measured shares, bands their 95 % intervals (Wilson; bootstrap for "
-               "F1), the upright line is the bar of thimble.toml.</p></div>";
+  return out +
+         "</table><p class=\"soft\">Dots are the measured shares, bands their 95 % intervals (Wilson; bootstrap for "
+         "F1), the upright line is the bar of thimble.toml.</p></div>";
 }
 
 std::string failures(const ReportData& d) {
@@ -85,9 +86,10 @@ std::string failures(const ReportData& d) {
   if (sorted.empty()) return out + "<p>No row failed.</p>";
   for (const auto& [mode, rows] : sorted) {
     const double share = static_cast<double>(rows.size()) / static_cast<double>(d.tuned->rows.size());
-    out += fmt::format("<details><summary><b>{}</b>: {} rows ({})<div class=\"stack\" style=\"width:{:.1f}%\"></div>"
-                       "</summary><table><tr><th>message</th><th>right</th><th>said</th></tr>",
-                       failure_name(mode), rows.size(), percent(share), 100 * share);
+    out += fmt::format(
+        "<details><summary><b>{}</b>: {} rows ({})<div class=\"stack\" style=\"width:{:.1f}%\"></div>"
+        "</summary><table><tr><th>message</th><th>right</th><th>said</th></tr>",
+        failure_name(mode), rows.size(), percent(share), 100 * share);
     for (size_t i = 0; i < std::min<size_t>(rows.size(), 5); ++i) {
       const AnsweredRow& row = *rows[i];
       out += fmt::format("<tr><td>{}</td><td>{}</td><td>{}", escape_html(row.row->query()), calls_text(row.row->calls),
@@ -114,9 +116,10 @@ std::string curves(const ReportData& d) {
     }
     if (p.dev_loss) dev.points.emplace_back(static_cast<double>(p.step), *p.dev_loss);
   }
-  return fmt::format("<h2>Training</h2><div class=\"card\">{}<p class=\"soft\">The checkpoint of step {} was kept: the best "
-                     "on the dev part, which training never sees. The test set chose nothing.</p></div>",
-                     line_chart({train, dev}, "optimizer step", "loss"), d.best_step);
+  return fmt::format(
+      "<h2>Training</h2><div class=\"card\">{}<p class=\"soft\">The checkpoint of step {} was kept: the best "
+      "on the dev part, which training never sees. The test set chose nothing.</p></div>",
+      line_chart({train, dev}, "optimizer step", "loss"), d.best_step);
 }
 
 std::string data_card(const ReportData& d) {
@@ -153,7 +156,8 @@ std::string settings(const ReportData& d) {
   line("evaluation", duration(d.eval_seconds));
   line("most memory", fmt::format("{:.2f} GB", static_cast<double>(d.peak_memory_bytes) * 1e-9));
   line("base model", d.base_name);
-  line("tools", d.job->tools_in_prompt ? "in every prompt" : "learned into the weights; the prompt is the request alone");
+  line("tools",
+       d.job->tools_in_prompt ? "in every prompt" : "learned into the weights; the prompt is the request alone");
   line("method", fmt::format("LoRA rank {}, alpha {}, learning rate {}, {} decay, {} epochs, {} rows a step, seed {}",
                              t.rank, t.alpha, t.learning_rate, t.schedule, t.epochs, t.batch_rows, t.seed));
   line("adapter", d.adapter_path);
@@ -181,7 +185,8 @@ std::string render_report(const ReportData& d) {
   std::string out = fmt::format(
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width,initial-scale=1\"><title>{0}: report</title><style>{1}</style></head><body><main>"
-      "<h1>{0}</h1><p class=\"soft\">{2}</p><div class=\"verdict {3}\">{4}</div><div class=\"card\"><table><tr><th>bar of "
+      "<h1>{0}</h1><p class=\"soft\">{2}</p><div class=\"verdict {3}\">{4}</div><div class=\"card\"><table><tr><th>bar "
+      "of "
       "thimble.toml</th><th class=\"n\">reached</th><th class=\"n\">asked</th><th></th></tr>",
       escape_html(d.job->name), kStyle, escape_html(d.job->description), cleared ? "go" : "nogo",
       cleared ? "GO" : "NO-GO");

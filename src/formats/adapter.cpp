@@ -28,12 +28,21 @@ constexpr std::string_view kPrefix = "base_model.model.";
 constexpr int kLargestRank = 65536;
 
 // Fields that say how the adapter came about or which modules it has; the tensors tell the latter.
-constexpr std::string_view kWithoutEffect[] = {
-    "base_model_name_or_path", "revision", "peft_version", "inference_mode", "target_modules", "exclude_modules",
-    "layers_to_transform", "layers_pattern", "lora_dropout", "auto_mapping", "megatron_core", "qalora_group_size",
-    "runtime_config"};
-constexpr std::string_view kRead[] = {"peft_type", "task_type", "r", "lora_alpha", "use_rslora", "bias",
-                                      "init_lora_weights"};
+constexpr std::string_view kWithoutEffect[] = {"base_model_name_or_path",
+                                               "revision",
+                                               "peft_version",
+                                               "inference_mode",
+                                               "target_modules",
+                                               "exclude_modules",
+                                               "layers_to_transform",
+                                               "layers_pattern",
+                                               "lora_dropout",
+                                               "auto_mapping",
+                                               "megatron_core",
+                                               "qalora_group_size",
+                                               "runtime_config"};
+constexpr std::string_view kRead[] = {"peft_type", "task_type",        "r", "lora_alpha", "use_rslora",
+                                      "bias",      "init_lora_weights"};
 
 bool is_neutral(const json& value) {
   return value.is_null() || value == false || ((value.is_object() || value.is_array()) && value.empty());
@@ -43,11 +52,14 @@ void check_field(const std::string& place, const std::string& key, const json& v
   const auto fail = [&](const std::string& what) {
     throw Error(fmt::format("{}: field '{}' {}; make the adapter as plain LoRA", place, key, what));
   };
-  const auto is_in = [&](const auto& list) { return std::find(std::begin(list), std::end(list), key) != std::end(list); };
+  const auto is_in = [&](const auto& list) {
+    return std::find(std::begin(list), std::end(list), key) != std::end(list);
+  };
   if (is_in(kWithoutEffect)) return;
   if (!is_in(kRead)) {
     if (!is_neutral(value))
-      fail(fmt::format("is {}, which changes the computation in a way that is not supported", value.dump().substr(0, 80)));
+      fail(fmt::format("is {}, which changes the computation in a way that is not supported",
+                       value.dump().substr(0, 80)));
     return;
   }
   if (key == "peft_type" && value != "LORA") fail("must be LORA");

@@ -33,8 +33,8 @@ constexpr long kMostRedirects = 5;
 struct Answer {
   long status = 0;
   std::string etag, modified, linked_etag;
-  int64_t length = -1;        // of this answer's body
-  int64_t range_start = -1;   // Content-Range
+  int64_t length = -1;       // of this answer's body
+  int64_t range_start = -1;  // Content-Range
   int64_t range_total = -1;
 };
 
@@ -62,7 +62,8 @@ void read_header_line(std::string_view line, Answer& answer) {
     answer = Answer{};
     answer.linked_etag = linked;
     const size_t space = line.find(' ');
-    if (space != std::string_view::npos) answer.status = std::strtol(std::string(line.substr(space)).c_str(), nullptr, 10);
+    if (space != std::string_view::npos)
+      answer.status = std::strtol(std::string(line.substr(space)).c_str(), nullptr, 10);
   } else if (is_header(line, "etag")) {
     answer.etag = trimmed_value(line);
   } else if (is_header(line, "last-modified")) {
@@ -123,17 +124,19 @@ struct Request {
     curl_easy_setopt(c, CURLOPT_USERAGENT, "thimble/0.1");
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, reason);
     curl_easy_setopt(c, CURLOPT_HEADERDATA, this);
-    curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, +[](char* data, size_t size, size_t count, void* self) -> size_t {
-      read_header_line({data, size * count}, static_cast<Request*>(self)->answer);
-      return size * count;
-    });
+    curl_easy_setopt(
+        c, CURLOPT_HEADERFUNCTION, +[](char* data, size_t size, size_t count, void* self) -> size_t {
+          read_header_line({data, size * count}, static_cast<Request*>(self)->answer);
+          return size * count;
+        });
     curl_easy_setopt(c, CURLOPT_WRITEDATA, this);
-    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, +[](char* data, size_t size, size_t count, void* self) -> size_t {
-      auto* request = static_cast<Request*>(self);
-      const bool wanted = request->answer.status / 100 == 2;
-      if (wanted && !request->on_body(request->answer, data, size * count)) return 0;
-      return size * count;
-    });
+    curl_easy_setopt(
+        c, CURLOPT_WRITEFUNCTION, +[](char* data, size_t size, size_t count, void* self) -> size_t {
+          auto* request = static_cast<Request*>(self);
+          const bool wanted = request->answer.status / 100 == 2;
+          if (wanted && !request->on_body(request->answer, data, size * count)) return 0;
+          return size * count;
+        });
     const CURLcode result = curl_easy_perform(c);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &answer.status);
     return result;
@@ -149,8 +152,10 @@ struct Request {
     if (answer.status == 404 || answer.status == 410)
       throw HttpNotFound(fmt::format("{}: is not there (HTTP status {}); check the address", shown, answer.status));
     if (answer.status == 401 || answer.status == 403)
-      throw Error(fmt::format("{}: access is refused (HTTP status {}); for a gated or private model, accept its terms "
-                              "and set HF_TOKEN", shown, answer.status));
+      throw Error(
+          fmt::format("{}: access is refused (HTTP status {}); for a gated or private model, accept its terms "
+                      "and set HF_TOKEN",
+                      shown, answer.status));
     throw Error(fmt::format("{}: the server answers with HTTP status {}; try again later", shown, answer.status));
   }
 };
@@ -213,13 +218,17 @@ class Part {
       const auto space = fs::space(path_.parent_path(), unknown);
       if (!unknown && space.available < static_cast<uintmax_t>(total_)) {
         remove();
-        throw Error(fmt::format("{}: needs {:.0f} MB, but only {:.0f} MB are free; free some space and run the command "
-                                "again", path_.string(), static_cast<double>(total_) / 1e6,
-                                static_cast<double>(space.available) / 1e6));
+        throw Error(
+            fmt::format("{}: needs {:.0f} MB, but only {:.0f} MB are free; free some space and run the command "
+                        "again",
+                        path_.string(), static_cast<double>(total_) / 1e6, static_cast<double>(space.available) / 1e6));
       }
     }
-    const json notes = {{"url", url_}, {"etag", answer.etag}, {"modified", answer.modified},
-                        {"linked_etag", answer.linked_etag}, {"total", total_}};
+    const json notes = {{"url", url_},
+                        {"etag", answer.etag},
+                        {"modified", answer.modified},
+                        {"linked_etag", answer.linked_etag},
+                        {"total", total_}};
     write_file(notes_path_, notes.dump());
   }
   void append(const char* data, size_t bytes) {
@@ -230,8 +239,8 @@ class Part {
         const bool full = errno == ENOSPC;
         const std::string reason = std::strerror(errno);
         if (full) remove();
-        throw Error(fmt::format("{}: writing failed ({}); free some space and run the command again", path_.string(),
-                                reason));
+        throw Error(
+            fmt::format("{}: writing failed ({}); free some space and run the command again", path_.string(), reason));
       }
       data += written;
       bytes -= static_cast<size_t>(written);
@@ -352,8 +361,10 @@ void download(const std::string& url, const fs::path& target, const DownloadOpti
   if (!expected.empty()) {
     if (const std::string actual = sha256_file(part.path()); actual != expected) {
       part.remove();
-      throw Error(fmt::format("{}: what came has sha256 {} where {} was expected; it is damaged or was replaced, run the "
-                              "command again or find another source", without_query(url), actual, expected));
+      throw Error(
+          fmt::format("{}: what came has sha256 {} where {} was expected; it is damaged or was replaced, run the "
+                      "command again or find another source",
+                      without_query(url), actual, expected));
     }
   }
   part.finish(target);
@@ -376,8 +387,8 @@ std::string download_text(const std::string& url, const DownloadOptions& options
 }
 
 std::string url_escaped(const std::string& text) {
-  const std::unique_ptr<char, void (*)(void*)> escaped(curl_easy_escape(nullptr, text.c_str(),
-                                                                        static_cast<int>(text.size())), curl_free);
+  const std::unique_ptr<char, void (*)(void*)> escaped(
+      curl_easy_escape(nullptr, text.c_str(), static_cast<int>(text.size())), curl_free);
   return escaped ? std::string(escaped.get()) : std::string();
 }
 

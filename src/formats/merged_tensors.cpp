@@ -74,8 +74,10 @@ void write_merged(const Merging& m, const WriteBytes& write) {
       quantize_row(m.type, row, m.cols, bytes.data() + static_cast<size_t>(i) * out_row);
     });
     if (!good)
-      throw Error(fmt::format("tensor '{}': a merged value is not finite or too large for {}; write bf16 or f32, or "
-                              "check the adapter", m.name, dtype_info(m.type).name));
+      throw Error(
+          fmt::format("tensor '{}': a merged value is not finite or too large for {}; write bf16 or f32, or "
+                      "check the adapter",
+                      m.name, dtype_info(m.type).name));
     write(bytes.data(), static_cast<size_t>(count) * out_row);
   }
 }
@@ -87,8 +89,10 @@ void check_fits_model(const ModelFile& base, const LoraAdapter& adapter) {
     if (found == base.tensors.end() || (name == "model.embed_tokens"))
       throw Error(fmt::format("adapter: the model has no linear layer '{}'; it was made for another base model", name));
     if (found->second.shape != std::vector<int64_t>{module.out, module.in})
-      throw Error(fmt::format("adapter: module '{}' is {} x {} where the model has {} x {}; it was made for another base "
-                              "model", name, module.out, module.in, found->second.rows(), found->second.cols()));
+      throw Error(
+          fmt::format("adapter: module '{}' is {} x {} where the model has {} x {}; it was made for another base "
+                      "model",
+                      name, module.out, module.in, found->second.rows(), found->second.cols()));
   }
 }
 
@@ -132,11 +136,11 @@ std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapte
       *done += elements;
       if (progress) progress({"merging", *done, total, "weights", name});
     };
-    out.push_back({target.gguf ? *llama_name_to_gguf(name) : name, m.type, tensor.shape,
-                   [m, written](const WriteBytes& write) {
-                     write_merged(m, write);
-                     written();
-                   }});
+    out.push_back(
+        {target.gguf ? *llama_name_to_gguf(name) : name, m.type, tensor.shape, [m, written](const WriteBytes& write) {
+           write_merged(m, write);
+           written();
+         }});
   }
   return out;
 }

@@ -62,8 +62,8 @@ class Fields {
   void only(const char* key, const json& value) const {
     const json* found = find(key);
     if (found != nullptr && *found != value)
-      fail(key, fmt::format("is {}; only {} is supported, choose another model", found->dump().substr(0, 80),
-                            value.dump()));
+      fail(key,
+           fmt::format("is {}; only {} is supported, choose another model", found->dump().substr(0, 80), value.dump()));
   }
   void absent(const char* key, const char* what) const {
     if (find(key) != nullptr) fail(key, fmt::format("is set: {}; choose another model", what));
@@ -82,8 +82,13 @@ void read_rope(const Fields& fields, const json& config, const std::string& plac
   if (!rope->is_object()) fields.fail(key, "must be an object");
   const Fields inside(config[key], fmt::format("{}: {}", place, key));
   for (const auto& [name, value] : rope->items()) {
-    constexpr std::string_view kKnown[] = {"rope_type", "type", "rope_theta", "factor", "low_freq_factor",
-                                           "high_freq_factor", "original_max_position_embeddings",
+    constexpr std::string_view kKnown[] = {"rope_type",
+                                           "type",
+                                           "rope_theta",
+                                           "factor",
+                                           "low_freq_factor",
+                                           "high_freq_factor",
+                                           "original_max_position_embeddings",
                                            "partial_rotary_factor"};
     if (std::find(std::begin(kKnown), std::end(kKnown), name) == std::end(kKnown))
       inside.fail(name.c_str(), "is not supported; choose another model");
@@ -93,8 +98,8 @@ void read_rope(const Fields& fields, const json& config, const std::string& plac
   const std::string type = inside.text("rope_type", inside.text("type", "default").c_str());
   if (type == "default") return;
   if (type != "linear" && type != "llama3")
-    inside.fail("rope_type", fmt::format("is '{}'; default, linear and llama3 are supported, choose another model",
-                                         type));
+    inside.fail("rope_type",
+                fmt::format("is '{}'; default, linear and llama3 are supported, choose another model", type));
   RopeScaling scaling;
   scaling.type = type;
   if (inside.find("factor") == nullptr) inside.fail("factor", "is missing");
@@ -137,7 +142,8 @@ ModelConfig read_llama(const json& config, const std::string& place) {
   f.absent("auto_map", "the model brings its own code, which is never run");
   if (const json* types = f.find("layer_types"))
     for (const json& type : *types)
-      if (type != "full_attention") f.fail("layer_types", "has layers other than full_attention, which are not supported");
+      if (type != "full_attention")
+        f.fail("layer_types", "has layers other than full_attention, which are not supported");
   return out;
 }
 
@@ -178,8 +184,10 @@ ModelConfig parse_model_config(std::string_view config_json, const std::string& 
   } else if (type == "gpt2") {
     out = read_gpt2(config, place);
   } else {
-    throw Error(fmt::format("{}: model_type '{}' is not supported; known: llama (SmolLM2, Llama 2 and 3, TinyLlama), "
-                            "gpt2", place, type));
+    throw Error(
+        fmt::format("{}: model_type '{}' is not supported; known: llama (SmolLM2, Llama 2 and 3, TinyLlama), "
+                    "gpt2",
+                    place, type));
   }
   check_model_config(out, place);
   return out;
@@ -189,7 +197,8 @@ void check_model_config(const ModelConfig& c, const std::string& place) {
   const auto fail = [&](const std::string& what) { throw Error(fmt::format("{}: {}", place, what)); };
   for (const int size : {c.vocab, c.hidden, c.layers, c.heads, c.kv_heads, c.head_dim, c.ffn, c.context})
     if (size < 1 || size > kLargestSize)
-      fail(fmt::format("a size of the model is {}, each must be from 1 to {}; the file is damaged", size, kLargestSize));
+      fail(
+          fmt::format("a size of the model is {}, each must be from 1 to {}; the file is damaged", size, kLargestSize));
   if (c.layers > 10000) fail(fmt::format("{} layers are more than any model has; the file is damaged", c.layers));
   if (c.heads % c.kv_heads != 0)
     fail(fmt::format("{} attention heads can't share {} key heads evenly; the file is damaged", c.heads, c.kv_heads));
@@ -198,14 +207,14 @@ void check_model_config(const ModelConfig& c, const std::string& place) {
   if (int64_t{c.heads} * c.head_dim > kLargestSize)
     fail("attention heads times their size is larger than any model's; the file is damaged");
   if (!(c.norm_eps >= 0) || !(c.norm_eps < 1)) fail(fmt::format("norm epsilon {} is senseless", c.norm_eps));
-  if (!(c.rope_theta > 0) || !std::isfinite(c.rope_theta)) fail(fmt::format("rope theta {} is senseless", c.rope_theta));
+  if (!(c.rope_theta > 0) || !std::isfinite(c.rope_theta))
+    fail(fmt::format("rope theta {} is senseless", c.rope_theta));
 }
 
 std::vector<float> llama3_factors(const RopeScaling& scaling, float rope_theta, int head_dim) {
   std::vector<float> factors;
   for (int i = 0; i < head_dim / 2; ++i) {
-    const double wavelength =
-        2 * std::numbers::pi * std::pow(static_cast<double>(rope_theta), 2.0 * i / head_dim);
+    const double wavelength = 2 * std::numbers::pi * std::pow(static_cast<double>(rope_theta), 2.0 * i / head_dim);
     const double long_waves = scaling.original_context / scaling.low_freq_factor;
     const double short_waves = scaling.original_context / scaling.high_freq_factor;
     double factor = 1;

@@ -86,8 +86,10 @@ std::string cache_name(const std::string& source) {
   if (name == kIndex || name == kWeights) name = path.parent_path().filename().string();
   if (name.ends_with(".safetensors")) name = path.stem().string();
   if (!is_plain_name(name))
-    throw Error(fmt::format("{}: gives no usable name for the model ('{}'); use an address that ends in a plain file "
-                            "name such as model.gguf", source, name));
+    throw Error(
+        fmt::format("{}: gives no usable name for the model ('{}'); use an address that ends in a plain file "
+                    "name such as model.gguf",
+                    source, name));
   return name;
 }
 
@@ -182,8 +184,8 @@ fs::path pull_url(const Place& place, const ProgressFn& progress) {
   if (!file.ends_with(".safetensors") && file != kIndex)
     throw Error(fmt::format("{}: must end in .gguf, .safetensors or {}", place.source, kIndex));
   const std::string query = place.source.substr(path.size());
-  return pull_folder(place, [&](const std::string& name) { return path.substr(0, slash + 1) + name + query; }, file, {},
-                     progress);
+  return pull_folder(
+      place, [&](const std::string& name) { return path.substr(0, slash + 1) + name + query; }, file, {}, progress);
 }
 
 fs::path pull_hub(const Place& place, const ProgressFn& progress) {
@@ -213,8 +215,10 @@ fs::path pull_hub(const Place& place, const ProgressFn& progress) {
   for (const std::string& file : files)
     if (file.ends_with(".gguf")) ggufs.push_back(file);
   if (ggufs.empty())
-    throw Error(fmt::format("{}: holds neither GGUF files nor config.json, tokenizer.json and {}; choose another "
-                            "repository", place.source, kWeights));
+    throw Error(
+        fmt::format("{}: holds neither GGUF files nor config.json, tokenizer.json and {}; choose another "
+                    "repository",
+                    place.source, kWeights));
   if (ggufs.size() > 1)
     throw Error(fmt::format("{}: holds {} GGUF files; name one of them, such as hf:{}/{}", place.source, ggufs.size(),
                             hub.repo, ggufs.front()));
@@ -260,7 +264,8 @@ fs::path pull_local(const std::string& source) {
     fs::remove_all(partial, ignored);
     fs::create_directories(partial);
     for (const auto& item : fs::directory_iterator(path))
-      if (item.is_regular_file() && belongs_to_model(item.path())) link_or_copy(item.path(), partial / item.path().filename());
+      if (item.is_regular_file() && belongs_to_model(item.path()))
+        link_or_copy(item.path(), partial / item.path().filename());
     rename_to(partial, place.target);
   } else {
     const fs::path partial = place.target.string() + ".fetched";
@@ -310,8 +315,10 @@ fs::path pull(const std::string& source, const ProgressFn& progress) {
     return is_hub(source) ? pull_hub(place, progress) : pull_url(place, progress);
   }
   if (path_exists(source)) return pull_local(source);
-  throw Error(fmt::format("{}: is neither a file nor a known model; known: {}; or give an https address or "
-                          "hf:owner/repo", source, fmt::join(known_models(), ", ")));
+  throw Error(
+      fmt::format("{}: is neither a file nor a known model; known: {}; or give an https address or "
+                  "hf:owner/repo",
+                  source, fmt::join(known_models(), ", ")));
 }
 
 fs::path resolve_model(const std::string& name) {
@@ -329,9 +336,10 @@ fs::path resolve_model(const std::string& name) {
       throw Error(fmt::format("model '{}' is not here yet; run `thimble pull {}`", name, name));
   }
   const auto pulled = pulled_models();
-  throw Error(fmt::format("no file, folder or pulled model '{}'; give a path, or run `thimble pull NAME` (known: {}; "
-                          "pulled: {})", name, fmt::join(known_models(), ", "),
-                          pulled.empty() ? "none" : fmt::format("{}", fmt::join(pulled, ", "))));
+  throw Error(fmt::format(
+      "no file, folder or pulled model '{}'; give a path, or run `thimble pull NAME` (known: {}; "
+      "pulled: {})",
+      name, fmt::join(known_models(), ", "), pulled.empty() ? "none" : fmt::format("{}", fmt::join(pulled, ", "))));
 }
 
 std::vector<std::string> known_models() {

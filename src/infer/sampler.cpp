@@ -45,7 +45,8 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const uint32_t>
   const double best = candidates_.front().first;
   double total = 0;
   std::vector<double> weights(keep);
-  for (size_t i = 0; i < keep; ++i) total += weights[i] = std::exp((candidates_[i].first - best) / options_.temperature);
+  for (size_t i = 0; i < keep; ++i)
+    total += weights[i] = std::exp((candidates_[i].first - best) / options_.temperature);
   if (options_.top_p < 1) {
     double mass = 0;
     size_t n = 0;

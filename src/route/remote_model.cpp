@@ -47,8 +47,8 @@ std::string post(const RemoteModel& remote, const std::string& url, const std::s
     const char* key = std::getenv(remote.api_key_env.c_str());
     if (key == nullptr || *key == '\0') {
       curl_slist_free_all(list);
-      throw Error(fmt::format("{}: the environment variable {} (large.api_key_env) is not set; export the key in it", url,
-                              remote.api_key_env));
+      throw Error(fmt::format("{}: the environment variable {} (large.api_key_env) is not set; export the key in it",
+                              url, remote.api_key_env));
     }
     list = curl_slist_append(list, fmt::format("Authorization: Bearer {}", key).c_str());
   }
@@ -82,9 +82,8 @@ RemoteAnswer read_completion(const Json& body) {
       call.name = item.at("function").at("name").get<std::string>();
       const Json& arguments = item.at("function").at("arguments");
       std::string reason;
-      const auto parsed = arguments.is_string()
-                              ? try_parse_json(arguments.get_ref<const std::string&>(), &reason)
-                              : std::optional<Json>(arguments);
+      const auto parsed = arguments.is_string() ? try_parse_json(arguments.get_ref<const std::string&>(), &reason)
+                                                : std::optional<Json>(arguments);
       if (parsed && parsed->is_object()) {
         call.arguments = *parsed;
         out.calls.push_back(std::move(call));
@@ -130,7 +129,8 @@ RemoteAnswer ask(const RemoteModel& remote, std::string_view system, std::span<c
   }
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   out.cost = (static_cast<double>(out.input_tokens) * remote.input_price +
-              static_cast<double>(out.output_tokens) * remote.output_price) * 1e-6;
+              static_cast<double>(out.output_tokens) * remote.output_price) *
+             1e-6;
   return out;
 }
 

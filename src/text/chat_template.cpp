@@ -1,8 +1,8 @@
 #include "text/chat_template.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -44,9 +44,12 @@ size_t trimmed_size(std::string_view text) {
 
 std::string rewrites(const std::string& why, size_t message) {
   return fmt::format(
-      "the chat template renders the conversation otherwise once message {} (an assistant turn) {}, so what it adds can't be told "
-      "from what was there; templates that drop earlier reasoning do this: make each such turn the last of its own row, "
-      "or mark the turns with {{% generation %}} in the template", message, why);
+      "the chat template renders the conversation otherwise once message {} (an assistant turn) {}, so what it adds "
+      "can't be told "
+      "from what was there; templates that drop earlier reasoning do this: make each such turn the last of its own "
+      "row, "
+      "or mark the turns with {{% generation %}} in the template",
+      message, why);
 }
 }  // namespace
 
@@ -65,14 +68,17 @@ Json ChatTemplate::context(const Json& messages, const Json& tools, bool add_gen
                            const Json& extra) const {
   check_messages(messages);
   if (!tools.is_null() && !tools.empty() && !knows_tools()) {
-    throw Error("the model's chat template has no place for tools, and would drop them; write them into the system message");
+    throw Error(
+        "the model's chat template has no place for tools, and would drop them; write them into the system message");
   }
   if (!knows_tool_calls_) {
     for (size_t i = 0; i < messages.size(); ++i) {
       const auto calls = messages[i].find("tool_calls");
       if (calls != messages[i].end() && !calls->is_null() && !calls->empty()) {
-        throw Error(fmt::format("message {} has tool_calls, which the model's chat template would drop; write them into "
-                                "the content", i + 1));
+        throw Error(
+            fmt::format("message {} has tool_calls, which the model's chat template would drop; write them into "
+                        "the content",
+                        i + 1));
       }
     }
   }
@@ -154,8 +160,10 @@ std::vector<Span> spans_by_prefix(const Prefixes& prefixes) {
       try {
         return prefixes.render(count, generation_prompt);
       } catch (const Error& error) {
-        throw Error(fmt::format("the chat template can't render the conversation up to message {} (an assistant turn), which "
-                                "is needed to see what is trained: {}", i + 1, error.what()));
+        throw Error(
+            fmt::format("the chat template can't render the conversation up to message {} (an assistant turn), which "
+                        "is needed to see what is trained: {}",
+                        i + 1, error.what()));
       }
     };
     const std::string prompt = part(i, true);
@@ -170,8 +178,10 @@ std::vector<Span> spans_by_prefix(const Prefixes& prefixes) {
       const std::string& said = content->get_ref<const std::string&>();
       const std::string_view end = std::string_view(said).substr(0, trimmed_size(said));
       if (!end.empty() && trained.ends_with(end)) {
-        throw Error(fmt::format("the chat template writes no end-of-turn token behind message {} (an assistant turn), so a model "
-                                "trained on it would never learn to stop; add the token to the template", i + 1));
+        throw Error(fmt::format(
+            "the chat template writes no end-of-turn token behind message {} (an assistant turn), so a model "
+            "trained on it would never learn to stop; add the token to the template",
+            i + 1));
       }
     }
     if (trained.empty()) {
@@ -220,12 +230,14 @@ std::vector<Border> message_borders(const Prefixes& prefixes) {
     add(prefixes.end_of(i + 1, false), role);
   }
   if (at < prefixes.full().size()) {
-    borders.push_back({prefixes.full().size(), prefixes.size() > 0 ? role_of(prefixes.message(prefixes.size() - 1)) : ""});
+    borders.push_back(
+        {prefixes.full().size(), prefixes.size() > 0 ? role_of(prefixes.message(prefixes.size() - 1)) : ""});
   }
   return borders;
 }
 
-std::vector<MarkedPiece> cut(const std::string& full, const std::vector<Border>& borders, const std::vector<Span>& spans) {
+std::vector<MarkedPiece> cut(const std::string& full, const std::vector<Border>& borders,
+                             const std::vector<Span>& spans) {
   std::vector<size_t> cuts = {full.size()};
   for (const auto& border : borders) cuts.push_back(border.end);
   for (const auto& span : spans) cuts.insert(cuts.end(), {span.begin, span.end});
@@ -234,10 +246,11 @@ std::vector<MarkedPiece> cut(const std::string& full, const std::vector<Border>&
   size_t at = 0;
   for (const size_t end : cuts) {
     if (end <= at) continue;
-    const bool trained = std::any_of(spans.begin(), spans.end(), [&](const Span& s) { return s.begin <= at && at < s.end; });
+    const bool trained =
+        std::any_of(spans.begin(), spans.end(), [&](const Span& s) { return s.begin <= at && at < s.end; });
     const auto border = std::find_if(borders.begin(), borders.end(), [&](const Border& b) { return at < b.end; });
-    pieces.push_back({full.substr(at, end - at), trained,
-                      trained || border == borders.end() ? "assistant" : border->role});
+    pieces.push_back(
+        {full.substr(at, end - at), trained, trained || border == borders.end() ? "assistant" : border->role});
     at = end;
   }
   return pieces;
@@ -250,10 +263,11 @@ std::vector<MarkedPiece> ChatTemplate::render_for_training(const Json& messages,
   const Prefixes prefixes(*this, messages, tools, extra, marked.text);
   std::vector<Span> spans = marked.generated;
   if (template_.has_generation_blocks()) {
-    const bool answered = std::any_of(messages.begin(), messages.end(),
-                                      [](const Json& m) { return role_of(m) == "assistant"; });
+    const bool answered =
+        std::any_of(messages.begin(), messages.end(), [](const Json& m) { return role_of(m) == "assistant"; });
     if (spans.empty() && answered) {
-      throw Error("the chat template's {% generation %} blocks mark nothing of this conversation, so nothing would be trained");
+      throw Error(
+          "the chat template's {% generation %} blocks mark nothing of this conversation, so nothing would be trained");
     }
     for (auto& span : spans) fit_to_end_of_turn(marked.text, tokens_, span);
   } else {

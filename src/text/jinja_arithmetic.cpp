@@ -1,9 +1,9 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 #include "text/jinja_interpreter.h"
 #include "text/jinja_operators.h"
@@ -44,21 +44,36 @@ Int checked_multiply(Int a, Int b) {
 namespace {
 const char* symbol(Op op) {
   switch (op) {
-    case Op::kAdd: return "+";
-    case Op::kSub: return "-";
-    case Op::kMul: return "*";
-    case Op::kDiv: return "/";
-    case Op::kFloorDiv: return "//";
-    case Op::kMod: return "%";
-    case Op::kPow: return "** or pow()";
-    case Op::kEq: return "==";
-    case Op::kNe: return "!=";
-    case Op::kLt: return "<";
-    case Op::kLe: return "<=";
-    case Op::kGt: return ">";
-    case Op::kGe: return ">=";
-    case Op::kIn: return "in";
-    case Op::kNotIn: return "not in";
+    case Op::kAdd:
+      return "+";
+    case Op::kSub:
+      return "-";
+    case Op::kMul:
+      return "*";
+    case Op::kDiv:
+      return "/";
+    case Op::kFloorDiv:
+      return "//";
+    case Op::kMod:
+      return "%";
+    case Op::kPow:
+      return "** or pow()";
+    case Op::kEq:
+      return "==";
+    case Op::kNe:
+      return "!=";
+    case Op::kLt:
+      return "<";
+    case Op::kLe:
+      return "<=";
+    case Op::kGt:
+      return ">";
+    case Op::kGe:
+      return ">=";
+    case Op::kIn:
+      return "in";
+    case Op::kNotIn:
+      return "not in";
   }
   return "";
 }
@@ -175,7 +190,8 @@ Value true_divide(const Value& a, const Value& b) {
   if (!as_number(a, x) || !as_number(b, y)) fail_types(Op::kDiv, a, b);
   if (y == 0) throw Failure(a.is<double>() || b.is<double>() ? "float division by zero" : "division by zero");
   Int i, j;
-  if (as_int(a, i) && as_int(b, j)) return Value(static_cast<double>(static_cast<long double>(i) / static_cast<long double>(j)));
+  if (as_int(a, i) && as_int(b, j))
+    return Value(static_cast<double>(static_cast<long double>(i) / static_cast<long double>(j)));
   return Value(x / y);
 }
 
@@ -238,17 +254,23 @@ Value divide_or_modulo(Op op, const Value& a, const Value& b) {
 Value binary(Interpreter& interpreter, Op op, const Value& a, const Value& b) {
   Runtime& runtime = interpreter.runtime;
   switch (op) {
-    case Op::kAdd: return add(runtime, a, b);
-    case Op::kSub: return subtract(a, b);
-    case Op::kMul: return multiply(runtime, a, b);
-    case Op::kDiv: return true_divide(a, b);
-    case Op::kPow: return power(a, b);
+    case Op::kAdd:
+      return add(runtime, a, b);
+    case Op::kSub:
+      return subtract(a, b);
+    case Op::kMul:
+      return multiply(runtime, a, b);
+    case Op::kDiv:
+      return true_divide(a, b);
+    case Op::kPow:
+      return power(a, b);
     case Op::kMod:
       if (const Text* format = a.text()) {
         return make_text(runtime, percent_format(interpreter, *format, b), format->markup);
       }
       return divide_or_modulo(op, a, b);
-    default: return divide_or_modulo(op, a, b);
+    default:
+      return divide_or_modulo(op, a, b);
   }
 }
 

@@ -34,28 +34,46 @@ struct CallArguments {
 
 struct Expr {
   enum class Kind {
-    kConst, kName, kNamespaceRef, kTuple, kList, kDict, kBinary, kUnary, kNot, kAnd, kOr, kConcat, kCompare,
-    kGetattr, kGetitem, kSlice, kCall, kFilter, kTest, kConditional
+    kConst,
+    kName,
+    kNamespaceRef,
+    kTuple,
+    kList,
+    kDict,
+    kBinary,
+    kUnary,
+    kNot,
+    kAnd,
+    kOr,
+    kConcat,
+    kCompare,
+    kGetattr,
+    kGetitem,
+    kSlice,
+    kCall,
+    kFilter,
+    kTest,
+    kConditional
   };
   enum class Op { kAdd, kSub, kMul, kDiv, kFloorDiv, kMod, kPow, kEq, kNe, kLt, kLe, kGt, kGe, kIn, kNotIn };
 
   Kind kind;
   int line;
   int depth = 1;
-  Value value;                  // kConst
-  std::string name;             // kName, kGetattr, kFilter, kTest; kNamespaceRef: the namespace
-  std::string attribute;        // kNamespaceRef
+  Value value;            // kConst
+  std::string name;       // kName, kGetattr, kFilter, kTest; kNamespaceRef: the namespace
+  std::string attribute;  // kNamespaceRef
   // kTuple, kList, kConcat, kAnd, kOr, kBinary: operands. kDict: key, value, key, value ... kCompare: first operand,
   // then one for each op. kGetitem: object, index. kSlice: start, stop, step, each may be null. kConditional: test,
   // then, else (may be null). kUnary (kSub or kAdd), kNot, kGetattr, kCall, kTest: one. kFilter: one, null in a
   // filter block.
   std::vector<ExprP> operands;
-  std::vector<Op> ops;          // kBinary, kUnary: one; kCompare: one for each operand after the first
-  CallArguments arguments;      // kCall, kFilter, kTest
-  bool store = false;           // kName, kTuple: an assignment's target
+  std::vector<Op> ops;      // kBinary, kUnary: one; kCompare: one for each operand after the first
+  CallArguments arguments;  // kCall, kFilter, kTest
+  bool store = false;       // kName, kTuple: an assignment's target
   // filled in by the resolver
-  Slot slot;                    // kName, kNamespaceRef
-  Builtin builtin = nullptr;    // kFilter, kTest; null for an unknown one that only runs if a condition says so
+  Slot slot;                  // kName, kNamespaceRef
+  Builtin builtin = nullptr;  // kFilter, kTest; null for an unknown one that only runs if a condition says so
 };
 
 // What happens to variables where a block begins (Frame in jinja2's compiler).
@@ -93,7 +111,19 @@ struct MacroCode {
 
 struct Stmt {
   enum class Kind {
-    kOutput, kIf, kFor, kMacro, kCallBlock, kGeneration, kFilterBlock, kWith, kBlock, kSet, kSetBlock, kBreak, kContinue
+    kOutput,
+    kIf,
+    kFor,
+    kMacro,
+    kCallBlock,
+    kGeneration,
+    kFilterBlock,
+    kWith,
+    kBlock,
+    kSet,
+    kSetBlock,
+    kBreak,
+    kContinue
   };
   struct Part {  // of kOutput: either text or an expression
     std::string text;
@@ -109,27 +139,28 @@ struct Stmt {
   std::vector<Part> parts;
   std::vector<Branch> branches;  // kIf: if and elifs
   Body body;
-  Body else_body;           // kIf, kFor
-  ExprP target;             // kFor, kSet, kSetBlock, as parsed
-  ExprP expr;               // kFor: the iterable; kSet: the value; kCallBlock: the call; kFilterBlock, kSetBlock: filters
-  ExprP test;               // kFor: the `if`
-  bool recursive = false;   // kFor
-  bool scoped = false, required = false;  // kBlock
-  std::string name;         // kBlock
+  Body else_body;  // kIf, kFor
+  ExprP target;    // kFor, kSet, kSetBlock, as parsed
+  ExprP expr;      // kFor: the iterable; kSet: the value; kCallBlock: the call; kFilterBlock, kSetBlock: filters
+  ExprP test;      // kFor: the `if`
+  bool recursive = false;                         // kFor
+  bool scoped = false, required = false;          // kBlock
+  std::string name;                               // kBlock
   std::vector<std::pair<ExprP, ExprP>> bindings;  // kWith: target, value
   std::unique_ptr<MacroCode> macro;               // kMacro, kCallBlock, kGeneration
   // filled in by the resolver
-  FrameCode frame;          // of the body: kFor, kFilterBlock, kWith, kSetBlock, kBlock
-  FrameCode else_frame;     // kFor
-  FrameCode test_frame;     // kFor: the filter is a function of its own
+  FrameCode frame;       // of the body: kFor, kFilterBlock, kWith, kSetBlock, kBlock
+  FrameCode else_frame;  // kFor
+  FrameCode test_frame;  // kFor: the filter is a function of its own
   int test_slots = 0;
   Target test_target;
-  std::vector<Target> targets;  // kFor, kSet, kSetBlock: one; kWith: one for each binding
+  std::vector<Target> targets;   // kFor, kSet, kSetBlock: one; kWith: one for each binding
   std::vector<Slot> namespaces;  // kSet: must be namespaces before the value is evaluated
-  std::vector<std::pair<std::string, Slot>> exports;  // kSet, kSetBlock, kMacro at top level; kBlock, scoped: what it sees
-  Slot slot;                // kMacro: where it goes
-  Slot loop_slot;           // kFor: `loop`, index -1 where nothing uses it
-  int slots = 0;            // kBlock, recursive kFor: size of its function
+  std::vector<std::pair<std::string, Slot>>
+      exports;     // kSet, kSetBlock, kMacro at top level; kBlock, scoped: what it sees
+  Slot slot;       // kMacro: where it goes
+  Slot loop_slot;  // kFor: `loop`, index -1 where nothing uses it
+  int slots = 0;   // kBlock, recursive kFor: size of its function
 };
 
 }  // namespace thimble::jinja

@@ -9,12 +9,11 @@ namespace thimble::jinja {
 
 namespace {
 using Args = Arguments;
-using Step = std::function<Value(const Value&)>;           // item -> mapped item
-using Keep = std::function<bool(const Value&)>;            // item -> kept?
+using Step = std::function<Value(const Value&)>;  // item -> mapped item
+using Keep = std::function<bool(const Value&)>;   // item -> kept?
 
 // A generator over `source`: `start` runs at the first item, and what it returns then makes each next one.
-Value generator(Interpreter& i, const Value& source,
-                std::function<std::function<bool(Iterator&, Value&)>()> start) {
+Value generator(Interpreter& i, const Value& source, std::function<std::function<bool(Iterator&, Value&)>()> start) {
   const auto next = [&i, source, start = std::move(start), iterator = IteratorP(),
                      body = std::function<bool(Iterator&, Value&)>(), done = false](Value& out) mutable {
     if (done) return false;
@@ -118,7 +117,8 @@ Value unique(Interpreter& i, const Value& self, Args& arguments) {
   const Bound bound("unique", arguments, {"case_sensitive", "attribute"});
   const bool folded = !bound.flag(0, false);
   const AttributePath path(i, bound[1]);
-  const auto next = [&i, self, path, folded, iterator = IteratorP(), seen = std::make_shared<Dict>()](Value& out) mutable {
+  const auto next = [&i, self, path, folded, iterator = IteratorP(),
+                     seen = std::make_shared<Dict>()](Value& out) mutable {
     if (!iterator) iterator = iterate(i.runtime, self);
     const DepthGuard guard(i.runtime);
     while (iterator->next(out)) {
@@ -209,10 +209,15 @@ Value items(Interpreter& i, const Value& self, Args& arguments) {
 }  // namespace
 
 Builtin find_lazy_filter(std::string_view name) {
-  static constexpr std::pair<std::string_view, Builtin> kFilters[] = {
-      {"map", map}, {"select", select<true, false>}, {"reject", select<false, false>},
-      {"selectattr", select<true, true>}, {"rejectattr", select<false, true>}, {"unique", unique}, {"batch", batch},
-      {"slice", slice_filter}, {"items", items}};
+  static constexpr std::pair<std::string_view, Builtin> kFilters[] = {{"map", map},
+                                                                      {"select", select<true, false>},
+                                                                      {"reject", select<false, false>},
+                                                                      {"selectattr", select<true, true>},
+                                                                      {"rejectattr", select<false, true>},
+                                                                      {"unique", unique},
+                                                                      {"batch", batch},
+                                                                      {"slice", slice_filter},
+                                                                      {"items", items}};
   for (const auto& [known, filter] : kFilters) {
     if (known == name) return filter;
   }

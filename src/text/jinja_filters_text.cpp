@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <fmt/format.h>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_interpreter.h"
@@ -54,8 +54,8 @@ Value replace(Interpreter& i, const Value& self, Args& arguments) {
   const Bound bound("replace", arguments, {"old", "new", "count"}, 2);
   const Value text = make_text(i.runtime, str(i.runtime, self));
   const Int count = bound.has(2) && !bound[2].is_none() ? bound.integer(2, -1) : -1;
-  return make_text(i.runtime, replace_all(i.runtime, *text.text(), str(i.runtime, bound[0]), str(i.runtime, bound[1]),
-                                          count));
+  return make_text(i.runtime,
+                   replace_all(i.runtime, *text.text(), str(i.runtime, bound[0]), str(i.runtime, bound[1]), count));
 }
 
 Value center(Interpreter& i, const Value& self, Args& arguments) {
@@ -102,7 +102,8 @@ Value truncate(Interpreter& i, const Value& self, Args& arguments) {
   const std::string end = bound.has(2) ? bound.text(2).utf8 : "...";
   const Int leeway = bound.has(3) && !bound[3].is_none() ? bound.integer(3, 5) : 5;
   const auto end_length = static_cast<Int>(count_code_points(end));
-  if (length < end_length) throw Failure(fmt::format("expected length >= {}, got {}", int_text(end_length), int_text(length)));
+  if (length < end_length)
+    throw Failure(fmt::format("expected length >= {}, got {}", int_text(end_length), int_text(length)));
   if (leeway < 0) throw Failure(fmt::format("expected leeway >= 0, got {}", int_text(leeway)));
   Int size;
   if (!length_of(self, size)) throw Failure(fmt::format("object of type '{}' has no len()", type_name(self)));
@@ -171,7 +172,8 @@ std::string url_quote(Runtime& runtime, const Value& value, bool in_query) {
   std::string out;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if ((byte < 0x80 && std::isalnum(byte)) || c == '_' || c == '.' || c == '-' || c == '~' || (c == '/' && !in_query)) {
+    if ((byte < 0x80 && std::isalnum(byte)) || c == '_' || c == '.' || c == '-' || c == '~' ||
+        (c == '/' && !in_query)) {
       out += c;
     } else if (c == ' ' && in_query) {
       out += '+';
@@ -232,7 +234,8 @@ Value filesizeformat(Interpreter& i, const Value& self, Args& arguments) {
   const bool binary = bound.flag(0, false);
   const double base = binary ? 1024 : 1000;
   if (bytes == 1) return make_text(i.runtime, "1 Byte");
-  if (bytes < base) return make_text(i.runtime, fmt::format("{} Bytes", int_text(static_cast<Int>(std::max(bytes, -1e37)))));
+  if (bytes < base)
+    return make_text(i.runtime, fmt::format("{} Bytes", int_text(static_cast<Int>(std::max(bytes, -1e37)))));
   if (!std::isfinite(bytes)) throw Failure("filesizeformat needs a finite number");
   double unit = base;
   for (const char prefix : std::string_view(binary ? "KMGTPEZY" : "kMGTPEZY")) {
@@ -250,13 +253,30 @@ Value refused(Interpreter&, const Value&, Args&) {
 }  // namespace
 
 Builtin find_text_filter(std::string_view name) {
-  static constexpr std::pair<std::string_view, Builtin> kFilters[] = {
-      {"trim", trim}, {"upper", map_filter<upper>}, {"lower", map_filter<lower>},
-      {"capitalize", map_filter<capitalize>}, {"title", map_filter<title_words>}, {"replace", replace},
-      {"center", center}, {"indent", indent}, {"truncate", truncate}, {"wordcount", wordcount}, {"string", to_string},
-      {"safe", safe}, {"escape", escape}, {"e", escape}, {"forceescape", forceescape}, {"format", format},
-      {"urlencode", urlencode}, {"xmlattr", xmlattr}, {"filesizeformat", filesizeformat}, {"pprint", refused},
-      {"random", refused}, {"striptags", refused}, {"urlize", refused}, {"wordwrap", refused}};
+  static constexpr std::pair<std::string_view, Builtin> kFilters[] = {{"trim", trim},
+                                                                      {"upper", map_filter<upper>},
+                                                                      {"lower", map_filter<lower>},
+                                                                      {"capitalize", map_filter<capitalize>},
+                                                                      {"title", map_filter<title_words>},
+                                                                      {"replace", replace},
+                                                                      {"center", center},
+                                                                      {"indent", indent},
+                                                                      {"truncate", truncate},
+                                                                      {"wordcount", wordcount},
+                                                                      {"string", to_string},
+                                                                      {"safe", safe},
+                                                                      {"escape", escape},
+                                                                      {"e", escape},
+                                                                      {"forceescape", forceescape},
+                                                                      {"format", format},
+                                                                      {"urlencode", urlencode},
+                                                                      {"xmlattr", xmlattr},
+                                                                      {"filesizeformat", filesizeformat},
+                                                                      {"pprint", refused},
+                                                                      {"random", refused},
+                                                                      {"striptags", refused},
+                                                                      {"urlize", refused},
+                                                                      {"wordwrap", refused}};
   for (const auto& [known, filter] : kFilters) {
     if (known == name) return filter;
   }

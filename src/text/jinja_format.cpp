@@ -1,10 +1,11 @@
+#include "text/jinja_format.h"
+
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 
-#include <fmt/format.h>
-
-#include "text/jinja_format.h"
 #include "text/jinja_operators.h"
 #include "text/jinja_unicode.h"
 
@@ -16,12 +17,23 @@ std::string escape_html(std::string_view text) {
   out.reserve(text.size());
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&#34;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&#34;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -109,10 +121,14 @@ std::string pad(Runtime& runtime, const std::string& prefix, const std::string& 
     return out;
   };
   switch (align) {
-    case '<': return prefix + body + fill(missing);
-    case '=': return prefix + fill(missing) + body;
-    case '^': return fill(missing / 2) + prefix + body + fill(missing - missing / 2);
-    default: return fill(missing) + prefix + body;
+    case '<':
+      return prefix + body + fill(missing);
+    case '=':
+      return prefix + fill(missing) + body;
+    case '^':
+      return fill(missing / 2) + prefix + body + fill(missing - missing / 2);
+    default:
+      return fill(missing) + prefix + body;
   }
 }
 
@@ -169,7 +185,12 @@ std::string format_float(Runtime& runtime, double value, const Spec& spec) {
     case 'n':
       body = print_float('g', spec.precision < 0 ? 6 : spec.precision, magnitude, spec.alternate);
       break;
-    case 'e': case 'E': case 'f': case 'F': case 'g': case 'G':
+    case 'e':
+    case 'E':
+    case 'f':
+    case 'F':
+    case 'g':
+    case 'G':
       body = print_float(spec.type, spec.precision < 0 ? 6 : spec.precision, magnitude, spec.alternate);
       break;
     default:
@@ -205,12 +226,24 @@ std::string format_int(Runtime& runtime, Int value, const Spec& spec) {
   int base = 10;
   std::string prefix;
   switch (spec.type) {
-    case 0: case 'd': case 'n': break;
-    case 'b': base = 2, prefix = "0b"; break;
-    case 'o': base = 8, prefix = "0o"; break;
-    case 'x': base = 16, prefix = "0x"; break;
-    case 'X': base = 16, prefix = "0X"; break;
-    default: throw Failure(fmt::format("Unknown format code '{}' for object of type 'int'", spec.type));
+    case 0:
+    case 'd':
+    case 'n':
+      break;
+    case 'b':
+      base = 2, prefix = "0b";
+      break;
+    case 'o':
+      base = 8, prefix = "0o";
+      break;
+    case 'x':
+      base = 16, prefix = "0x";
+      break;
+    case 'X':
+      base = 16, prefix = "0X";
+      break;
+    default:
+      throw Failure(fmt::format("Unknown format code '{}' for object of type 'int'", spec.type));
   }
   std::string digits = int_text(value, base);
   std::string sign = spec.sign == '-' ? "" : std::string(1, spec.sign);
@@ -242,7 +275,9 @@ std::string ascii_repr(Runtime& runtime, const Value& value) {
     if (c < 0x80) {
       out += static_cast<char>(c);
     } else {
-      out += c < 0x100 ? fmt::format("\\x{:02x}", c) : c < 0x10000 ? fmt::format("\\u{:04x}", c) : fmt::format("\\U{:08x}", c);
+      out += c < 0x100     ? fmt::format("\\x{:02x}", c)
+             : c < 0x10000 ? fmt::format("\\u{:04x}", c)
+                           : fmt::format("\\U{:08x}", c);
     }
   }
   return out;

@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <clocale>
 #include <ctime>
-
-#include <fmt/format.h>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_interpreter.h"
@@ -61,8 +61,10 @@ Value namespace_(Interpreter& i, Arguments& arguments) {
   fill_dict(i, "namespace", arguments, space->attributes);
   for (const auto& [key, value] : space->attributes.items) {
     if (const Text* name = key.text(); name != nullptr && name->utf8.starts_with("_")) {
-      throw Failure(fmt::format("Chat templates cannot store underscore-prefixed attributes on a namespace, but got {}. "
-                                "Please rename the attribute.", quoted(name->utf8)));
+      throw Failure(
+          fmt::format("Chat templates cannot store underscore-prefixed attributes on a namespace, but got {}. "
+                      "Please rename the attribute.",
+                      quoted(name->utf8)));
     }
   }
   return space;

@@ -1,10 +1,10 @@
 #include "text/jinja_lexer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cctype>
-
-#include <fmt/format.h>
 
 #include "core/error.h"
 #include "text/jinja_unicode.h"
@@ -135,7 +135,8 @@ class Lexer {
       ++tag;
     }
     const char kind = source_[tag + 1];
-    const char sign = tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? source_[tag + 2] : 0;
+    const char sign =
+        tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? source_[tag + 2] : 0;
     const size_t raw = kind == '%' ? match_raw_begin(tag) : std::string::npos;
     add_data(tag, sign, kind != '{');
     if (raw != std::string::npos) {
@@ -212,9 +213,9 @@ class Lexer {
     size_t end = at_;
     if (is_identifier_part(decode_at(source_, end))) return lex_name();
     if (c == '"' || c == '\'') return lex_string(c);
-    static constexpr std::array<std::string_view, 26> kOperators = {
-        "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-        "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";"};
+    static constexpr std::array<std::string_view, 26> kOperators = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/",
+                                                                    "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
+                                                                    ">",  "<",  "=",  ".",  ":",  "|",  ",", ";"};
     for (const auto op : kOperators) {
       if (!looking_at(op, at_)) continue;
       if (op == "{") brackets += '}';
@@ -222,7 +223,8 @@ class Lexer {
       if (op == "[") brackets += ']';
       if (op == "}" || op == ")" || op == "]") {
         if (brackets.empty()) fail_syntax(line_, fmt::format("unexpected '{}'", op));
-        if (brackets.back() != op[0]) fail_syntax(line_, fmt::format("unexpected '{}', expected '{}'", op, brackets.back()));
+        if (brackets.back() != op[0])
+          fail_syntax(line_, fmt::format("unexpected '{}', expected '{}'", op, brackets.back()));
         brackets.pop_back();
       }
       add(Kind::kOperator, std::string(op));

@@ -1,6 +1,6 @@
-#include <cmath>
-
 #include <fmt/format.h>
+
+#include <cmath>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_interpreter.h"
@@ -37,9 +37,7 @@ Bound::Bound(std::string_view function, const Arguments& arguments, std::initial
 
 bool Bound::flag(size_t i, bool fallback) const { return has(i) ? truthy(values_[i]) : fallback; }
 
-Int Bound::integer(size_t i, Int fallback) const {
-  return has(i) ? to_index(values_[i], function_.c_str()) : fallback;
-}
+Int Bound::integer(size_t i, Int fallback) const { return has(i) ? to_index(values_[i], function_.c_str()) : fallback; }
 
 const Text& Bound::text(size_t i) const {
   if (const Text* text = values_[i].text()) return *text;
@@ -123,8 +121,8 @@ Value bit_length(Interpreter&, const Value& self, Arguments& arguments) {
   Int value;
   as_int(self, value);
   int bits = 0;
-  for (auto rest = value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value); rest != 0;
-       rest >>= 1) {
+  for (auto rest = value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
+       rest != 0; rest >>= 1) {
     ++bits;
   }
   return Value(bits);
@@ -135,8 +133,8 @@ Value bit_count(Interpreter&, const Value& self, Arguments& arguments) {
   Int value;
   as_int(self, value);
   int bits = 0;
-  for (auto rest = value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value); rest != 0;
-       rest >>= 1) {
+  for (auto rest = value < 0 ? -static_cast<unsigned __int128>(value) : static_cast<unsigned __int128>(value);
+       rest != 0; rest >>= 1) {
     bits += static_cast<int>(rest & 1);
   }
   return Value(bits);
@@ -184,9 +182,12 @@ Value cycler_reset(Interpreter&, const Value& self, Arguments& arguments) {
   return None{};
 }
 
-constexpr std::pair<std::string_view, Builtin> kDictMethods[] = {
-    {"get", dict_get}, {"items", dict_view<DictView::Kind::kItems>}, {"keys", dict_view<DictView::Kind::kKeys>},
-    {"values", dict_view<DictView::Kind::kValues>}, {"copy", copy_self}, {"fromkeys", dict_fromkeys}};
+constexpr std::pair<std::string_view, Builtin> kDictMethods[] = {{"get", dict_get},
+                                                                 {"items", dict_view<DictView::Kind::kItems>},
+                                                                 {"keys", dict_view<DictView::Kind::kKeys>},
+                                                                 {"values", dict_view<DictView::Kind::kValues>},
+                                                                 {"copy", copy_self},
+                                                                 {"fromkeys", dict_fromkeys}};
 constexpr std::pair<std::string_view, Builtin> kListMethods[] = {
     {"index", sequence_index}, {"count", sequence_count}, {"copy", copy_self}};
 constexpr std::pair<std::string_view, Builtin> kTupleMethods[] = {{"index", sequence_index}, {"count", sequence_count}};
@@ -318,8 +319,10 @@ bool find_property(Interpreter& i, const Value& object, std::string_view name, V
 
 bool is_unsafe_attribute(const Value& object, std::string_view name) {
   static constexpr std::string_view kDict[] = {"clear", "pop", "popitem", "setdefault", "update"};
-  static constexpr std::string_view kList[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
-  static constexpr std::string_view kContainer[] = {"__contains__", "__getitem__", "__iter__", "__len__", "__reversed__"};
+  static constexpr std::string_view kList[] = {"append", "clear", "pop",    "reverse",
+                                               "insert", "sort",  "extend", "remove"};
+  static constexpr std::string_view kContainer[] = {"__contains__", "__getitem__", "__iter__", "__len__",
+                                                    "__reversed__"};
   if (object.is<DictP>() && (one_of(kDict, name) || one_of(kContainer, name))) return true;
   return object.is<ListP>() && one_of(kList, name);
 }

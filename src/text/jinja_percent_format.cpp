@@ -1,9 +1,9 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <optional>
-
-#include <fmt/format.h>
 
 #include "text/jinja_format.h"
 #include "text/jinja_interpreter.h"
@@ -120,7 +120,9 @@ class PercentFormat {
   }
 
   void text(char type, const Value& item, const Spec& spec, char align) {
-    std::string body = type == 's' ? str(runtime_, item) : type == 'r' ? repr(runtime_, item) : ascii_repr(runtime_, item);
+    std::string body = type == 's'   ? str(runtime_, item)
+                       : type == 'r' ? repr(runtime_, item)
+                                     : ascii_repr(runtime_, item);
     if (markup_) {
       const Text* plain = item.text();
       if (type != 's' || plain == nullptr || !plain->markup) body = escape_html(body);

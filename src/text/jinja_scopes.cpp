@@ -1,9 +1,9 @@
 #include "text/jinja_scopes.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
-
-#include <fmt/format.h>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_lexer.h"
@@ -77,7 +77,9 @@ class Resolver {
     return frame;
   }
 
-  Slot slot_of(const std::string& name, const Frame& frame) const { return frame.scope->find(*frame.symbols->find(name)); }
+  Slot slot_of(const std::string& name, const Frame& frame) const {
+    return frame.scope->find(*frame.symbols->find(name));
+  }
 
   Target target(const Expr& expr, const Symbols& symbols, Scope& scope) const {
     Target result;

@@ -1,6 +1,6 @@
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "text/jinja_builtins.h"
@@ -63,7 +63,8 @@ void Interpreter::write(Output& out, std::string_view text) {
 
 // What a filter or call block gives must be text; Python joins it without converting.
 void Interpreter::write_text(Output& out, const Value& value) {
-  if (value.text() == nullptr) throw Failure(fmt::format("the block gives {}, where a str is needed", type_name(value)));
+  if (value.text() == nullptr)
+    throw Failure(fmt::format("the block gives {}, where a str is needed", type_name(value)));
   write(out, value.text()->utf8);
 }
 
@@ -103,8 +104,10 @@ void Interpreter::assign(const Target& target, const Environment& env, const Val
       const auto* held = space.get<NamespaceP>();
       if (held == nullptr) throw Failure("cannot assign attribute on non-namespace object");
       if (target.name[0] == '_') {
-        throw Failure(fmt::format("Chat templates cannot store underscore-prefixed attributes on a namespace, but got "
-                                  "'{}'. Please rename the attribute.", target.name));
+        throw Failure(
+            fmt::format("Chat templates cannot store underscore-prefixed attributes on a namespace, but got "
+                        "'{}'. Please rename the attribute.",
+                        target.name));
       }
       dict_set(runtime, (*held)->attributes, make_text(runtime, target.name), value);
       return;
@@ -167,8 +170,8 @@ Interpreter::Flow Interpreter::exec(const Stmt& stmt, const Environment& env, Ou
     }
     case S::kMacro:
       runtime.charge(sizeof(Macro));
-      at(stmt.slot, env) = std::make_shared<const Macro>(
-          Macro{stmt.macro->name, stmt.macro.get(), env.activation, env.context});
+      at(stmt.slot, env) =
+          std::make_shared<const Macro>(Macro{stmt.macro->name, stmt.macro.get(), env.activation, env.context});
       export_names(stmt, env);
       return Flow::kNormal;
     case S::kCallBlock: {
@@ -261,8 +264,9 @@ void Interpreter::exec_block(const Stmt& stmt, const Environment& env, Output& o
 
 void Interpreter::exec_generation(const Stmt& stmt, const Environment& env, Output& out) {
   if (mark_ && !out.top && inside_generation_ == 0) {
-    throw Failure("a {% generation %} block inside a macro, a set or filter block or a recursive loop: its place in "
-                  "the text is not known");
+    throw Failure(
+        "a {% generation %} block inside a macro, a set or filter block or a recursive loop: its place in "
+        "the text is not known");
   }
   const Macro body{"", stmt.macro.get(), env.activation, env.context};
   Arguments none;
@@ -352,8 +356,10 @@ Interpreter::Flow Interpreter::exec_for(const Stmt& stmt, const Environment& env
     if (!stmt.test) guard.loop->iterable = std::make_unique<Value>(iterable);
     guard.loop->depth0 = depth0;
     if (stmt.recursive) {
-      guard.loop->recurse = [this, &stmt, context = env.context, parent = env.activation->parent](
-                                const Value& inner, int depth) { return recurse(stmt, {parent, context}, inner, depth); };
+      guard.loop->recurse = [this, &stmt, context = env.context, parent = env.activation->parent](const Value& inner,
+                                                                                                  int depth) {
+        return recurse(stmt, {parent, context}, inner, depth);
+      };
     }
   }
   bool completed = false;  // an iteration ran to its end; jinja2 runs the else body otherwise

@@ -1,6 +1,6 @@
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "text/jinja_builtins.h"
 #include "text/jinja_interpreter.h"
@@ -165,8 +165,8 @@ Value starts_or_ends(Interpreter& i, const Value& self, Arguments& arguments) {
   const auto matches = [&](const Value& v) {
     if (v.text() == nullptr) {
       if (v.is_undefined()) fail_undefined(v);
-      throw Failure(fmt::format("{} first arg must be str or a tuple of str, not {}", Prefix ? "startswith" : "endswith",
-                                type_name(v)));
+      throw Failure(fmt::format("{} first arg must be str or a tuple of str, not {}",
+                                Prefix ? "startswith" : "endswith", type_name(v)));
     }
     i.runtime.charge(v.text()->utf8.size() / 16);
     return w.valid && (Prefix ? inside.starts_with(v.text()->utf8) : inside.ends_with(v.text()->utf8));
@@ -235,14 +235,15 @@ Value partition_method(Interpreter& i, const Value& self, Arguments& arguments) 
   const std::string& separator = bound.text(0).utf8;
   if (separator.empty()) throw Failure("empty separator");
   i.runtime.charge(text.utf8.size() / 4);
-  const size_t found = Reverse ? find_last(i.runtime, text.utf8, separator, text.utf8.size()) : find_from(text.utf8, separator, 0);
+  const size_t found =
+      Reverse ? find_last(i.runtime, text.utf8, separator, text.utf8.size()) : find_from(text.utf8, separator, 0);
   const auto part = [&](std::string s) { return same_kind(i, text, std::move(s)); };
   if (found == std::string::npos) {
     if (Reverse) return make_tuple(i.runtime, {part(""), part(""), part(text.utf8)});
     return make_tuple(i.runtime, {part(text.utf8), part(""), part("")});
   }
-  return make_tuple(i.runtime, {part(text.utf8.substr(0, found)), part(separator),
-                                part(text.utf8.substr(found + separator.size()))});
+  return make_tuple(
+      i.runtime, {part(text.utf8.substr(0, found)), part(separator), part(text.utf8.substr(found + separator.size()))});
 }
 
 Value splitlines_method(Interpreter& i, const Value& self, Arguments& arguments) {
@@ -372,30 +373,53 @@ Value unsupported_method(Interpreter&, const Value&, Arguments&) {
   throw Failure("str.encode, str.translate and str.maketrans are not supported: chat templates handle text");
 }
 
-constexpr std::pair<std::string_view, Builtin> kMethods[] = {
-    {"strip", strip_method<true, true>}, {"split", split_method<false>},
-    {"startswith", starts_or_ends<true>}, {"endswith", starts_or_ends<false>},
-    {"replace", replace_method}, {"upper", map_text<upper>},
-    {"lower", map_text<lower>}, {"title", map_text<title>},
-    {"capitalize", map_text<capitalize>}, {"lstrip", strip_method<true, false>},
-    {"rstrip", strip_method<false, true>}, {"join", join_method},
-    {"format", format_method}, {"find", find_method_of<false, false>},
-    {"rfind", find_method_of<true, false>}, {"index", find_method_of<false, true>},
-    {"rindex", find_method_of<true, true>}, {"count", count_method},
-    {"rsplit", split_method<true>}, {"splitlines", splitlines_method},
-    {"partition", partition_method<false>}, {"rpartition", partition_method<true>},
-    {"casefold", map_text<casefold>}, {"swapcase", map_text<swapcase>},
-    {"center", justify_method<Side::kCenter>}, {"ljust", justify_method<Side::kLeft>},
-    {"rjust", justify_method<Side::kRight>}, {"zfill", zfill_method},
-    {"expandtabs", expandtabs_method}, {"removeprefix", removeprefix_method},
-    {"removesuffix", removesuffix_method}, {"format_map", format_map_method},
-    {"isalpha", all_code_points<is_alpha, false>}, {"isdigit", all_code_points<is_digit, false>},
-    {"isdecimal", all_code_points<is_decimal, false>}, {"isnumeric", all_code_points<is_numeric, false>},
-    {"isalnum", all_code_points<is_alnum, false>}, {"isspace", all_code_points<is_space, false>},
-    {"isprintable", all_code_points<is_printable, true>}, {"islower", has_case<is_lower, is_upper>},
-    {"isupper", has_case<is_upper, is_lower>}, {"istitle", is_title_text},
-    {"isascii", is_ascii}, {"isidentifier", is_identifier},
-    {"encode", unsupported_method}, {"translate", unsupported_method}, {"maketrans", unsupported_method}};
+constexpr std::pair<std::string_view, Builtin> kMethods[] = {{"strip", strip_method<true, true>},
+                                                             {"split", split_method<false>},
+                                                             {"startswith", starts_or_ends<true>},
+                                                             {"endswith", starts_or_ends<false>},
+                                                             {"replace", replace_method},
+                                                             {"upper", map_text<upper>},
+                                                             {"lower", map_text<lower>},
+                                                             {"title", map_text<title>},
+                                                             {"capitalize", map_text<capitalize>},
+                                                             {"lstrip", strip_method<true, false>},
+                                                             {"rstrip", strip_method<false, true>},
+                                                             {"join", join_method},
+                                                             {"format", format_method},
+                                                             {"find", find_method_of<false, false>},
+                                                             {"rfind", find_method_of<true, false>},
+                                                             {"index", find_method_of<false, true>},
+                                                             {"rindex", find_method_of<true, true>},
+                                                             {"count", count_method},
+                                                             {"rsplit", split_method<true>},
+                                                             {"splitlines", splitlines_method},
+                                                             {"partition", partition_method<false>},
+                                                             {"rpartition", partition_method<true>},
+                                                             {"casefold", map_text<casefold>},
+                                                             {"swapcase", map_text<swapcase>},
+                                                             {"center", justify_method<Side::kCenter>},
+                                                             {"ljust", justify_method<Side::kLeft>},
+                                                             {"rjust", justify_method<Side::kRight>},
+                                                             {"zfill", zfill_method},
+                                                             {"expandtabs", expandtabs_method},
+                                                             {"removeprefix", removeprefix_method},
+                                                             {"removesuffix", removesuffix_method},
+                                                             {"format_map", format_map_method},
+                                                             {"isalpha", all_code_points<is_alpha, false>},
+                                                             {"isdigit", all_code_points<is_digit, false>},
+                                                             {"isdecimal", all_code_points<is_decimal, false>},
+                                                             {"isnumeric", all_code_points<is_numeric, false>},
+                                                             {"isalnum", all_code_points<is_alnum, false>},
+                                                             {"isspace", all_code_points<is_space, false>},
+                                                             {"isprintable", all_code_points<is_printable, true>},
+                                                             {"islower", has_case<is_lower, is_upper>},
+                                                             {"isupper", has_case<is_upper, is_lower>},
+                                                             {"istitle", is_title_text},
+                                                             {"isascii", is_ascii},
+                                                             {"isidentifier", is_identifier},
+                                                             {"encode", unsupported_method},
+                                                             {"translate", unsupported_method},
+                                                             {"maketrans", unsupported_method}};
 }  // namespace
 
 Builtin find_string_method(std::string_view name) {

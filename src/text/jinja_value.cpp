@@ -1,8 +1,8 @@
 #include "text/jinja_value.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "text/jinja_macro.h"
@@ -51,9 +51,7 @@ Value make_tuple(Runtime& runtime, std::vector<Value> items, bool group) {
   return std::make_shared<const Tuple>(Tuple{std::move(items), depth, group});
 }
 
-Value make_undefined(std::string message) {
-  return Undefined{std::make_shared<const std::string>(std::move(message))};
-}
+Value make_undefined(std::string message) { return Undefined{std::make_shared<const std::string>(std::move(message))}; }
 
 Value make_function(std::string name, std::function<Value(Interpreter&, Arguments&)> call, const Value* self) {
   Function function{name, std::move(call), 1, ""};
@@ -149,37 +147,36 @@ Value DictBuilder::finish() {
 }
 
 int depth_of(const Value& value) {
-  return std::visit(Overloaded{[](const ListP& v) { return v->depth; }, [](const TupleP& v) { return v->depth; },
-                               [](const DictP& v) { return v->depth; },
-                               [](const DictViewP& v) { return v->dict->depth + 1; },
-                               [](const IteratorP& v) { return v->depth; },
-                               [](const FunctionP& v) { return v->depth; }, [](const auto&) { return 0; }},
-                    value.variant());
+  return std::visit(
+      Overloaded{[](const ListP& v) { return v->depth; }, [](const TupleP& v) { return v->depth; },
+                 [](const DictP& v) { return v->depth; }, [](const DictViewP& v) { return v->dict->depth + 1; },
+                 [](const IteratorP& v) { return v->depth; }, [](const FunctionP& v) { return v->depth; },
+                 [](const auto&) { return 0; }},
+      value.variant());
 }
 
 std::string type_name(const Value& value) {
   return std::visit(
-      Overloaded{[](const Missing&) -> std::string { return "missing"; },
-                 [](const Undefined&) -> std::string { return "Undefined"; },
-                 [](const None&) -> std::string { return "NoneType"; },
-                 [](const bool&) -> std::string { return "bool"; }, [](const Int&) -> std::string { return "int"; },
-                 [](const double&) -> std::string { return "float"; },
-                 [](const TextP& v) -> std::string { return v->markup ? "Markup" : "str"; },
-                 [](const ListP&) -> std::string { return "list"; },
-                 [](const TupleP&) -> std::string { return "tuple"; },
-                 [](const DictP&) -> std::string { return "dict"; },
-                 [](const DictViewP& v) -> std::string {
-                   using Kind = DictView::Kind;
-                   return v->kind == Kind::kKeys ? "dict_keys" : v->kind == Kind::kValues ? "dict_values" : "dict_items";
-                 },
-                 [](const RangeP&) -> std::string { return "range"; },
-                 [](const IteratorP& v) -> std::string { return v->type; },
-                 [](const NamespaceP&) -> std::string { return "Namespace"; },
-                 [](const LoopP&) -> std::string { return "LoopContext"; },
-                 [](const CyclerP&) -> std::string { return "Cycler"; },
-                 [](const JoinerP&) -> std::string { return "Joiner"; },
-                 [](const FunctionP&) -> std::string { return "function"; },
-                 [](const MacroP&) -> std::string { return "Macro"; }},
+      Overloaded{
+          [](const Missing&) -> std::string { return "missing"; },
+          [](const Undefined&) -> std::string { return "Undefined"; },
+          [](const None&) -> std::string { return "NoneType"; }, [](const bool&) -> std::string { return "bool"; },
+          [](const Int&) -> std::string { return "int"; }, [](const double&) -> std::string { return "float"; },
+          [](const TextP& v) -> std::string { return v->markup ? "Markup" : "str"; },
+          [](const ListP&) -> std::string { return "list"; }, [](const TupleP&) -> std::string { return "tuple"; },
+          [](const DictP&) -> std::string { return "dict"; },
+          [](const DictViewP& v) -> std::string {
+            using Kind = DictView::Kind;
+            return v->kind == Kind::kKeys ? "dict_keys" : v->kind == Kind::kValues ? "dict_values" : "dict_items";
+          },
+          [](const RangeP&) -> std::string { return "range"; },
+          [](const IteratorP& v) -> std::string { return v->type; },
+          [](const NamespaceP&) -> std::string { return "Namespace"; },
+          [](const LoopP&) -> std::string { return "LoopContext"; },
+          [](const CyclerP&) -> std::string { return "Cycler"; },
+          [](const JoinerP&) -> std::string { return "Joiner"; },
+          [](const FunctionP&) -> std::string { return "function"; },
+          [](const MacroP&) -> std::string { return "Macro"; }},
       value.variant());
 }
 
@@ -220,15 +217,15 @@ Value one_code_point(Runtime& runtime, std::string_view utf8) {
 }
 
 bool length_of(const Value& value, Int& out) {
-  return std::visit(Overloaded{[&](const Undefined&) { return out = 0, true; },
-                               [&](const TextP& v) { return out = static_cast<Int>(v->length), true; },
-                               [&](const ListP& v) { return out = static_cast<Int>(v->items.size()), true; },
-                               [&](const TupleP& v) { return out = static_cast<Int>(v->items.size()), true; },
-                               [&](const DictP& v) { return out = static_cast<Int>(v->items.size()), true; },
-                               [&](const DictViewP& v) { return out = static_cast<Int>(v->dict->items.size()), true; },
-                               [&](const RangeP& v) { return out = v->size(), true; },
-                               [](const auto&) { return false; }},
-                    value.variant());
+  return std::visit(
+      Overloaded{[&](const Undefined&) { return out = 0, true; },
+                 [&](const TextP& v) { return out = static_cast<Int>(v->length), true; },
+                 [&](const ListP& v) { return out = static_cast<Int>(v->items.size()), true; },
+                 [&](const TupleP& v) { return out = static_cast<Int>(v->items.size()), true; },
+                 [&](const DictP& v) { return out = static_cast<Int>(v->items.size()), true; },
+                 [&](const DictViewP& v) { return out = static_cast<Int>(v->dict->items.size()), true; },
+                 [&](const RangeP& v) { return out = v->size(), true; }, [](const auto&) { return false; }},
+      value.variant());
 }
 
 bool is_iterable(const Value& value) {

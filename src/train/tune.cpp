@@ -22,7 +22,8 @@ std::string kind_of(const Row& row) {
 // The words of an answer in text count less; its plan, its first token and its last, which ends it, count whole.
 std::vector<float> text_weights(const EncodedRow& row, double text_weight) {
   std::vector<float> weights(row.tokens.size(), 1.0f);
-  const auto last = row.tokens.size() - 1 - static_cast<size_t>(std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin());
+  const auto last = row.tokens.size() - 1 -
+                    static_cast<size_t>(std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin());
   size_t trained = 0;
   for (size_t i = 0; i < last; ++i)
     if (row.trained[i] != 0 && trained++ > row.plan_tokens) weights[i] = static_cast<float>(text_weight);
@@ -32,16 +33,23 @@ std::vector<float> text_weights(const EncodedRow& row, double text_weight) {
 Json history_to_json(const TrainResult& result) {
   Json points = Json::array();
   for (const HistoryPoint& p : result.history) {
-    Json point{{"step", p.step},          {"tokens", p.tokens},
-               {"loss", p.loss},          {"learning_rate", p.learning_rate},
-               {"gradient_norm", p.gradient_norm}, {"tokens_per_second", p.tokens_per_second},
+    Json point{{"step", p.step},
+               {"tokens", p.tokens},
+               {"loss", p.loss},
+               {"learning_rate", p.learning_rate},
+               {"gradient_norm", p.gradient_norm},
+               {"tokens_per_second", p.tokens_per_second},
                {"seconds", p.seconds}};
     if (p.dev_loss) point["dev_loss"] = *p.dev_loss;
     if (p.metric) point["metric"] = *p.metric;
     points.push_back(std::move(point));
   }
-  return {{"best_step", result.best_step}, {"steps", result.steps},     {"planned_steps", result.planned_steps},
-          {"tokens", result.tokens},       {"trained_tokens", result.trained_tokens}, {"seconds", result.seconds},
+  return {{"best_step", result.best_step},
+          {"steps", result.steps},
+          {"planned_steps", result.planned_steps},
+          {"tokens", result.tokens},
+          {"trained_tokens", result.trained_tokens},
+          {"seconds", result.seconds},
           {"history", points}};
 }
 
@@ -55,7 +63,8 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   CheckReport report = check_rows(out.rows, job.tools, file.string());
   // The one look into the test set that training takes: to refuse rows that stand in both.
   if (std::filesystem::exists(job.test_file())) {
-    const CheckReport leaks = check_leaks(out.rows, read_rows(job.test_file()), file.string(), job.test_file().string());
+    const CheckReport leaks =
+        check_leaks(out.rows, read_rows(job.test_file()), file.string(), job.test_file().string());
     report.errors.insert(report.errors.end(), leaks.errors.begin(), leaks.errors.end());
     report.notes.insert(report.notes.end(), leaks.notes.begin(), leaks.notes.end());
   }
@@ -71,14 +80,16 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     const auto length = static_cast<int64_t>(encoded.tokens.size());
     if (length > job.train.max_tokens) {
       if (job.train.too_long == "refuse")
-        throw Error(fmt::format("{}: row {} has {} tokens, but train.max_tokens is {}; raise it, shorten the row, or set "
-                                "train.too_long = \"drop\"",
-                                file.string(), row.number, length, job.train.max_tokens));
+        throw Error(
+            fmt::format("{}: row {} has {} tokens, but train.max_tokens is {}; raise it, shorten the row, or set "
+                        "train.too_long = \"drop\"",
+                        file.string(), row.number, length, job.train.max_tokens));
       ++out.card.dropped_rows;
       continue;
     }
     if (std::find(encoded.trained.begin(), encoded.trained.end(), 1) == encoded.trained.end())
-      throw Error(fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
+      throw Error(
+          fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
     std::vector<float> weights;
     if (row.calls.empty() && job.train.text_weight < 1) weights = text_weights(encoded, job.train.text_weight);
     TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, std::move(weights)};
@@ -92,8 +103,7 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     out.card.longest = std::max(out.card.longest, length);
     ++out.card.kinds[kind_of(row)];
     for (const Call& call : row.calls) ++out.card.tools[call.name];
-    if (out.train.empty())
-      out.example = {train.tokens, train.trained, std::move(encoded.roles), row.number};
+    if (out.train.empty()) out.example = {train.tokens, train.trained, std::move(encoded.roles), row.number};
     out.train.push_back(std::move(train));
   }
   out.card.train_rows = out.train.size();
@@ -129,7 +139,8 @@ TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, 
                   const CalibrateCalls& calibrate, const std::filesystem::path& resume) {
   TunedRun run;
   if (!resume.empty() && !std::filesystem::is_directory(resume))
-    throw Error(fmt::format("{}: is not a run's folder; runs stand in {}", resume.string(), job.runs_folder().string()));
+    throw Error(
+        fmt::format("{}: is not a run's folder; runs stand in {}", resume.string(), job.runs_folder().string()));
   run.folder = resume.empty() ? new_run(job) : resume;
   TrainConfig config = train_config(job);
   config.checkpoint = run.folder / "checkpoint.safetensors";

@@ -1,13 +1,13 @@
 // The program as a script uses it: exit statuses, what goes to standard output, what a new user's mistakes say.
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <sys/wait.h>
 
 #include <array>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "stories.h"
@@ -25,8 +25,10 @@ struct Result {
 
 Result thimble(const std::string& arguments, const std::string& environment = "") {
   static int number = 0;
-  const fs::path err = fs::temp_directory_path() / ("thimble-cli-err-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
-  const std::string command = environment + " '" THIMBLE_BINARY "' " + arguments + " 2>'" + err.string() + "' </dev/null";
+  const fs::path err =
+      fs::temp_directory_path() / ("thimble-cli-err-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
+  const std::string command =
+      environment + " '" THIMBLE_BINARY "' " + arguments + " 2>'" + err.string() + "' </dev/null";
   Result result;
   std::FILE* pipe = ::popen(command.c_str(), "r");
   std::array<char, 4096> buffer{};
@@ -56,18 +58,26 @@ class Cli : public ::testing::Test {
     write("thimble.toml", "name = \"lamp\"\nbase = \"" + test::stories_model().string() +
                               "\"\ntools_in_prompt = false\nsystem = \"\"\n" + more +
                               "[train]\nrank = 8\nlearning_rate = 0.02\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\n"
-                              "evaluations = 2\n[eval]\nmax_new_tokens = 64\n[assess]\nsample = 2\nshots = 0\n" + bars);
+                              "evaluations = 2\n[eval]\nmax_new_tokens = 64\n[assess]\nsample = 2\nshots = 0\n" +
+                              bars);
     write("tools.json", R"([{"type":"function","function":{"name":"lamp","description":"Switch the lamp.","parameters":
       {"type":"object","properties":{"on":{"type":"boolean"}},"required":["on"],"additionalProperties":false}}}])");
     std::string train, test;
     for (int i = 0; i < 12; ++i) {
       const std::string n = std::to_string(i);
-      train += R"({"query":"lamp on )" + n + R"(","calls":[{"name":"lamp","arguments":{"on":true}}]})" "\n";
-      train += R"({"query":"lamp off )" + n + R"(","calls":[{"name":"lamp","arguments":{"on":false}}]})" "\n";
+      train += R"({"query":"lamp on )" + n +
+               R"(","calls":[{"name":"lamp","arguments":{"on":true}}]})"
+               "\n";
+      train += R"({"query":"lamp off )" + n +
+               R"(","calls":[{"name":"lamp","arguments":{"on":false}}]})"
+               "\n";
     }
-    test = R"({"query":"lamp on 20","calls":[{"name":"lamp","arguments":{"on":true}}]})" "\n"
-           R"({"query":"lamp off 21","calls":[{"name":"lamp","arguments":{"on":false}}]})" "\n"
-           R"({"query":"hello","calls":[],"answer":"hi"})" "\n";
+    test = R"({"query":"lamp on 20","calls":[{"name":"lamp","arguments":{"on":true}}]})"
+           "\n"
+           R"({"query":"lamp off 21","calls":[{"name":"lamp","arguments":{"on":false}}]})"
+           "\n"
+           R"({"query":"hello","calls":[],"answer":"hi"})"
+           "\n";
     write("train.jsonl", train);
     write("test.jsonl", test);
   }
@@ -147,8 +157,11 @@ TEST_F(Cli, MistakesAreOneSentenceWithFilePlaceAndMend) {
       {"train.jsonl", "{\"query\": 3, \"calls\": []}\n", {"train.jsonl", "row 1"}},
       {"train.jsonl", "{\"query\": \"x\", \"calls\": []}\n", {"train.jsonl", "row 1", "answer"}},
       {"train.jsonl", "{\"query\": \"x\", \"calls\": [{\"name\": \"lump\", \"arguments\": {}}]}\n", {"row 1", "lump"}},
-      {"train.jsonl", "{\"query\": \"x\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": 3}}]}\n", {"row 1", "on"}},
-      {"train.jsonl", "{\"query\": \"lamp on 20\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": true}}]}\n",
+      {"train.jsonl",
+       "{\"query\": \"x\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": 3}}]}\n",
+       {"row 1", "on"}},
+      {"train.jsonl",
+       "{\"query\": \"lamp on 20\", \"calls\": [{\"name\": \"lamp\", \"arguments\": {\"on\": true}}]}\n",
        {"train.jsonl", "test.jsonl", "1"}},
   };
   for (const Mistake& m : mistakes) {
@@ -164,7 +177,8 @@ TEST_F(Cli, MistakesAreOneSentenceWithFilePlaceAndMend) {
 TEST_F(Cli, AFullDiskLeavesNothingHalfWritten) {
   THIMBLE_REQUIRE_STORIES();
   // /dev/full takes nothing: its folder can't be written, and the file itself says that the disk is full.
-  const Result r = thimble("run -m '" + test::stories_model().string() + "' -p 'Once' --logits /dev/full/logits.safetensors");
+  const Result r =
+      thimble("run -m '" + test::stories_model().string() + "' -p 'Once' --logits /dev/full/logits.safetensors");
   EXPECT_EQ(r.status, 2) << r.err;
   EXPECT_NE(r.err.find("logits.safetensors"), std::string::npos) << r.err;
 }
@@ -200,7 +214,8 @@ TEST_F(Cli, NoColoursWhereNobodyLooks) {
 
 TEST_F(Cli, BenchPrintsTokensPerSecondAsJson) {
   THIMBLE_REQUIRE_STORIES();
-  const Result r = thimble("bench --json --prompts 32 --generate 8 --repeat 1 -m '" + test::stories_model().string() + "'");
+  const Result r =
+      thimble("bench --json --prompts 32 --generate 8 --repeat 1 -m '" + test::stories_model().string() + "'");
   ASSERT_EQ(r.status, 0) << r.err;
   const json out = json::parse(r.out);
   ASSERT_EQ(out["results"].size(), 2u);

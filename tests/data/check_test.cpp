@@ -72,16 +72,17 @@ TEST(CheckRows, EveryMistakeIsNamedByItsRow) {
       "{\"query\": \"n\", \"calls\": [], \"answer\": \"a\", \"intent\": \"look\"}",
       "t");
   const CheckReport report = check_rows(rows, lock_tools(), "t");
-  EXPECT_THAT(report.errors,
-              testing::UnorderedElementsAre(
-                  HasSubstr("t: row 9: there are calls and an intent"), HasSubstr("t: row 10: the intent lock is a tool"),
-                  HasSubstr("t: row 11: \"minutes\" is said to be missing, but the intent lock"),
-                  HasSubstr("t: row 12: \"door\" is said to be missing, but the intent look"),
-                  HasSubstr("t: row 1: there are no calls and no answer"), HasSubstr("t: row 2: there are no calls"),
-                  HasSubstr("t: row 3: the call is of \"lok\""), HasSubstr("t: row 4: the call of lock does not fit"),
-                  HasSubstr("t: row 5: call 2 of lock does not fit the tool's schema: \"door\" is missing"),
-                  HasSubstr("t: row 6: the call of lock has the argument \"who\""),
-                  HasSubstr("t: row 7: there are calls and"), HasSubstr("t: row 8: \"door\" is said to be missing")));
+  EXPECT_THAT(
+      report.errors,
+      testing::UnorderedElementsAre(
+          HasSubstr("t: row 9: there are calls and an intent"), HasSubstr("t: row 10: the intent lock is a tool"),
+          HasSubstr("t: row 11: \"minutes\" is said to be missing, but the intent lock"),
+          HasSubstr("t: row 12: \"door\" is said to be missing, but the intent look"),
+          HasSubstr("t: row 1: there are no calls and no answer"), HasSubstr("t: row 2: there are no calls"),
+          HasSubstr("t: row 3: the call is of \"lok\""), HasSubstr("t: row 4: the call of lock does not fit"),
+          HasSubstr("t: row 5: call 2 of lock does not fit the tool's schema: \"door\" is missing"),
+          HasSubstr("t: row 6: the call of lock has the argument \"who\""), HasSubstr("t: row 7: there are calls and"),
+          HasSubstr("t: row 8: \"door\" is said to be missing")));
   EXPECT_THROW(report.throw_if_errors(), Error);
 }
 

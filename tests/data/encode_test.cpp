@@ -140,9 +140,11 @@ TEST(Encode, APlanStandsBeforeTheAnswerAndIsTrained) {
   const PromptStyle s = style(false, "", true);
   const auto rows = parse_rows(R"({"query": "q", "calls": [{"name": "f", "arguments": {"a": 1, "b": 2}}]}
 {"query": "q", "calls": [], "answer": "No.", "intent": "g"}
-{"query": "q", "calls": [], "answer": "No."})", "rows");
+{"query": "q", "calls": [], "answer": "No."})",
+                               "rows");
   const std::string call = text_of(s, s.encode(rows[0]), true);
-  EXPECT_EQ(call, "f: b, a\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"b\": 2, \"a\": 1}}\n</tool_call><|im_end|>");
+  EXPECT_EQ(call,
+            "f: b, a\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"b\": 2, \"a\": 1}}\n</tool_call><|im_end|>");
   const EncodedRow text = s.encode(rows[1]);
   EXPECT_EQ(text_of(s, text, true), "g: no tool\nNo.<|im_end|>");
   EXPECT_EQ(text.plan_tokens, std::string("g: no tool\n").size());  // this vocabulary has bytes

@@ -115,7 +115,8 @@ inline std::string file_answer(const HttpRequest& request, const std::string& bo
   if (range != request.headers.end() && (condition == request.headers.end() || condition->second == etag))
     from = std::stoul(range->second.substr(6));
   if (from >= body.size() && from > 0)
-    return http_answer("416 Range Not Satisfiable", "", "Content-Range: bytes */" + std::to_string(body.size()) + "\r\n");
+    return http_answer("416 Range Not Satisfiable", "",
+                       "Content-Range: bytes */" + std::to_string(body.size()) + "\r\n");
   std::string headers = "ETag: " + etag + "\r\n";
   if (from > 0)
     headers += "Content-Range: bytes " + std::to_string(from) + "-" + std::to_string(body.size() - 1) + "/" +

@@ -19,8 +19,8 @@ namespace thimble {
 namespace {
 
 using nlohmann::json;
-using ::testing::HasSubstr;
 using test::error_of;
+using ::testing::HasSubstr;
 
 LoraModule random_module(int64_t in, int64_t out, int rank, uint64_t seed) {
   LoraModule module;
@@ -71,7 +71,8 @@ class Merge : public testing::Test {
       const auto want = expected(base_, adapter_, module);
       const Buffer<float> got = dequantize(merged.tensors.at(name));
       ASSERT_EQ(got.size(), want.size()) << name;
-      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance * (1 + std::fabs(want[i]))) << name;
+      for (size_t i = 0; i < want.size(); ++i)
+        ASSERT_NEAR(got[i], want[i], tolerance * (1 + std::fabs(want[i]))) << name;
     }
   }
 
@@ -131,8 +132,11 @@ TEST_F(Merge, PartsATiedHeadThatTheAdapterChanges) {
 
 TEST_F(Merge, KeepsLlama3ScalingInBothForms) {
   json config = json::parse(test::kTinyConfig);
-  config["rope_scaling"] = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0},
-                            {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.0},
+                            {"high_freq_factor", 4.0},
+                            {"original_max_position_embeddings", 8192}};
   test::write_tiny_folder(folder_ / "scaled", config.dump());
   const ModelFile base = open_model(folder_ / "scaled");
   merge_to_gguf(base, adapter_, folder_ / "a.gguf", DType::kF32);
@@ -233,8 +237,9 @@ TEST(TokenizerConversion, TakesAByteLevelTokenizerThereAndBack) {
   json_side.end_ids = v.end_ids;
   GgufFile file;
   file.metadata = gguf_tokenizer(json_side, 8);
-  EXPECT_EQ(*file.strings("tokenizer.ggml.tokens"),
-            (std::vector<std::string>{"<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "ab", "<tool>", "[PAD7]"}));
+  EXPECT_EQ(
+      *file.strings("tokenizer.ggml.tokens"),
+      (std::vector<std::string>{"<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "ab", "<tool>", "[PAD7]"}));
   const auto& types = std::get<GgufArray>(*file.find("tokenizer.ggml.token_type"));
   EXPECT_EQ(std::get<std::vector<int32_t>>(types.items), (std::vector<int32_t>{3, 3, 3, 1, 1, 1, 4, 5}));
   EXPECT_EQ(*file.strings("tokenizer.ggml.merges"), v.merges);
@@ -262,7 +267,8 @@ TEST(TokenizerConversion, RefusesWhatTheOtherFormCanNotSay) {
     return error_of([&] { gguf_tokenizer(json_side, 2); });
   };
   EXPECT_THAT(refusal(R"({"model": {"type": "Unigram"}})"), HasSubstr("not BPE"));
-  EXPECT_THAT(refusal(R"({"model": {"type": "BPE", "vocab": {"a": 5}, "merges": []}})"), HasSubstr("beyond the model's"));
+  EXPECT_THAT(refusal(R"({"model": {"type": "BPE", "vocab": {"a": 5}, "merges": []}})"),
+              HasSubstr("beyond the model's"));
   EXPECT_THAT(refusal(R"({"model": {"vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Whitespace"}})"),
               HasSubstr("the way it splits text"));
   EXPECT_THAT(refusal(R"({"model": {"vocab": {"a": 0}, "merges": ["ab"]}})"), HasSubstr("not two tokens"));

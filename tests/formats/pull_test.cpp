@@ -23,12 +23,12 @@ namespace thimble {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using test::error_of;
 using test::file_answer;
 using test::http_answer;
 using test::HttpRequest;
 using test::LoopbackServer;
+using ::testing::HasSubstr;
 
 // Sets a variable of the environment while it lives.
 class Environment {
@@ -60,8 +60,9 @@ std::string zip_of(const std::string& name, const std::string& body, bool deflat
     packed.resize(z.total_out);
     deflateEnd(&z);
   }
-  const auto crc = static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(body.data()),
-                                               static_cast<uInt>(body.size()))) ^ crc_error;
+  const auto crc =
+      static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(body.data()), static_cast<uInt>(body.size()))) ^
+      crc_error;
   std::string out;
   const auto u16 = [&](uint32_t v) { out.append(reinterpret_cast<const char*>(&v), 2); };
   const auto u32 = [&](size_t v) { out.append(reinterpret_cast<const char*>(&v), 4); };
@@ -217,7 +218,8 @@ TEST_F(Pull, FetchesSafetensorsWithTheFilesBesideThem) {
   EXPECT_EQ(path, cached("some-model"));
   EXPECT_EQ(open_model(path).vocabulary.chat_template, "hi");
   EXPECT_EQ(resolve_model("some-model"), path);
-  EXPECT_THAT(error_of([&] { pull(server.url("/absent/model.safetensors"), {}); }), HasSubstr("config.json: is not there"));
+  EXPECT_THAT(error_of([&] { pull(server.url("/absent/model.safetensors"), {}); }),
+              HasSubstr("config.json: is not there"));
 }
 
 TEST_F(Pull, FetchesHubRepositoriesOfSafetensors) {

@@ -17,7 +17,8 @@ std::shared_ptr<const PreparedModel> model(MatmulPrecision precision = MatmulPre
   return std::make_shared<PreparedModel>(load_model(test::stories_model()), precision);
 }
 
-Engine engine(const EngineOptions& options = {.cache_tokens = 2048}, MatmulPrecision precision = MatmulPrecision::kFast) {
+Engine engine(const EngineOptions& options = {.cache_tokens = 2048},
+              MatmulPrecision precision = MatmulPrecision::kFast) {
   auto prepared = model(precision);
   return Engine(prepared, Tokenizer::from(prepared->model().vocabulary), options);
 }
@@ -64,8 +65,8 @@ TEST(Engine, AnswersTheSameAloneAndInCompany) {
         for (const std::string& text : texts) requests.push_back(greedy(e, text, 40));
         const auto answers = e.run(std::move(requests));
         for (size_t i = 0; i < texts.size(); ++i)
-          EXPECT_EQ(answers[i].tokens, alone[i]) << texts[i] << ", " << state << ", chunk " << options.chunk << ", "
-                                                 << thread_count << " threads";
+          EXPECT_EQ(answers[i].tokens, alone[i])
+              << texts[i] << ", " << state << ", chunk " << options.chunk << ", " << thread_count << " threads";
       }
     }
   }
@@ -177,7 +178,8 @@ TEST(Engine, LogitsOfAllPositionsDecideWhatGreedySays) {
   const int vocab = e.model().model().config.vocab;
   e.logits(tokens, 0, [&](int64_t, int64_t rows, const float* values) {
     for (int64_t r = 0; r < rows; ++r)
-      best.push_back(static_cast<int32_t>(std::max_element(values + r * vocab, values + (r + 1) * vocab) - (values + r * vocab)));
+      best.push_back(
+          static_cast<int32_t>(std::max_element(values + r * vocab, values + (r + 1) * vocab) - (values + r * vocab)));
   });
   ASSERT_EQ(best.size(), tokens.size());
   for (size_t i = 0; i < a.tokens.size(); ++i) EXPECT_EQ(best[prompt + i - 1], a.tokens[i]) << i;

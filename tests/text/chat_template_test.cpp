@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -14,7 +15,8 @@ using testing::HasSubstr;
 
 // SmolLM2-Instruct's: brings its own system message, knows no tools.
 constexpr const char* kSmolLm2 =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are "
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are "
     "a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
     "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
     "'<|im_start|>assistant\n' }}{% endif %}";
@@ -71,8 +73,8 @@ TEST(ChatTemplate, NamesTheRoleOfEveryPiece) {
   for (const auto& piece : chat.render_for_training(kChat)) {
     seen.push_back(piece.role + (piece.trained ? "+" : "-") + std::to_string(piece.text.size()));
   }
-  EXPECT_THAT(seen, testing::ElementsAre("system-98", "user-30", "assistant-22", "assistant+16", "assistant-1", "user-31",
-                                         "assistant-22", "assistant+15", "assistant-1"));
+  EXPECT_THAT(seen, testing::ElementsAre("system-98", "user-30", "assistant-22", "assistant+16", "assistant-1",
+                                         "user-31", "assistant-22", "assistant+15", "assistant-1"));
 }
 
 TEST(ChatTemplate, CutsWhereThePromptEnds) {
@@ -102,7 +104,8 @@ TEST(ChatTemplate, TrainsTurnsOfTemplatesWithoutAGenerationPrompt) {
   const std::string llama2 =
       "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} "
       "{{ m.content }} {{ eos_token }}{% endif %}{% endfor %}";
-  EXPECT_EQ(joined(ChatTemplate(llama2, "<s>", "</s>").render_for_training(kChat), true), "[ Hello! </s>][ Ciao. </s>]");
+  EXPECT_EQ(joined(ChatTemplate(llama2, "<s>", "</s>").render_for_training(kChat), true),
+            "[ Hello! </s>][ Ciao. </s>]");
 }
 
 TEST(ChatTemplate, RefusesTemplatesThatRewriteEarlierTurns) {
@@ -118,13 +121,15 @@ TEST(ChatTemplate, RefusesTemplatesThatRewriteEarlierTurns) {
 
 TEST(ChatTemplate, RefusesTurnsThatNothingEnds) {
   EXPECT_THAT(error_of("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-                       "{% if add_generation_prompt %}assistant: {% endif %}", kChat),
+                       "{% if add_generation_prompt %}assistant: {% endif %}",
+                       kChat),
               HasSubstr("never learn to stop"));
 }
 
 TEST(ChatTemplate, RefusesPromptsThatTheTurnDoesNotContinue) {
   EXPECT_THAT(error_of("{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-                       "{% if add_generation_prompt %}BOT:{% endif %}", kChat),
+                       "{% if add_generation_prompt %}BOT:{% endif %}",
+                       kChat),
               HasSubstr("message 2 (an assistant turn)"));
 }
 
@@ -142,8 +147,9 @@ TEST(ChatTemplate, RefusesToDropTools) {
 }
 
 TEST(ChatTemplate, PassesTokensAndExtraVariables) {
-  const ChatTemplate chat("{{ bos_token }}{{ eos_token }}{{ unk_token }}{{ pad_token is defined }}{{ enable_thinking }}",
-                          "<s>", "</s>", {{"unk_token", "<unk>"}});
+  const ChatTemplate chat(
+      "{{ bos_token }}{{ eos_token }}{{ unk_token }}{{ pad_token is defined }}{{ enable_thinking }}", "<s>", "</s>",
+      {{"unk_token", "<unk>"}});
   EXPECT_EQ(chat.render(kChat, nullptr, false, {{"enable_thinking", false}}), "<s></s><unk>FalseFalse");
 }
 

@@ -1,9 +1,9 @@
 #include "text/jinja.h"
 
-#include <fstream>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -122,9 +122,7 @@ TEST(Jinja, RefusesOtherTemplatesWithAReason) {
   }
 }
 
-TEST(Jinja, ReadsTheClockThatItIsGiven) {
-  EXPECT_EQ(render("{{ strftime_now('%d %B %Y') }}"), "26 July 2024");
-}
+TEST(Jinja, ReadsTheClockThatItIsGiven) { EXPECT_EQ(render("{{ strftime_now('%d %B %Y') }}"), "26 July 2024"); }
 
 TEST(Jinja, KeepsTheOrderOfKeys) {
   EXPECT_EQ(render("{{ d | tojson }}", ordered_json::parse(R"({"d": {"z": 1, "a": 2, "m": 3}})")),
@@ -132,8 +130,8 @@ TEST(Jinja, KeepsTheOrderOfKeys) {
 }
 
 TEST(Jinja, MarksWhatGenerationBlocksWrite) {
-  const auto made = Template::parse(
-      "{% for m in messages %}<{{ m }}>{% generation %}é{{ m }}!{% endgeneration %}\n{% endfor %}");
+  const auto made =
+      Template::parse("{% for m in messages %}<{{ m }}>{% generation %}é{{ m }}!{% endgeneration %}\n{% endfor %}");
   EXPECT_TRUE(made.has_generation_blocks());
   const auto result = made.render_marked({{"messages", {"a", "bc"}}});
   ASSERT_EQ(result.generated.size(), 2u);
@@ -171,24 +169,43 @@ TEST(Jinja, StopsForgedTemplates) {
     return text;
   }();
   const std::vector<std::string> forged = {
-      "{{ " + deep, chain, nested, "{{ " + std::string(20000, '[') + " }}", "{{ " + std::string(50000, '-') + "1 }}",
-      "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+      "{{ " + deep,
+      chain,
+      nested,
+      "{{ " + std::string(20000, '[') + " }}",
+      "{{ " + std::string(50000, '-') + "1 }}",
+      "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% "
+      "endfor %}",
       "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
       "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
       "{% set ns = namespace(x=[1]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}",
       "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-      "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson }}",
+      "{% set ns = namespace(x=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x|tojson "
+      "}}",
       "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(150) %}{% set ns.x = [ns.x, ns.x] %}"
       "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ ns.x == ns.y }}",
-      "{% set ns = namespace(x=(1,)) %}{% for i in range(150) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {1: 2}[ns.x] }}",
-      "{% set ns = namespace(g=[1]) %}{% for i in range(99999) %}{% set ns.g = ns.g|map('string') %}{% endfor %}{{ ns.g|list }}",
-      "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% macro m() %}{% call m() %}{% endcall %}{% endmacro %}{{ m() }}",
-      "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "{{ 'a' * 10 ** 12 }}", "{{ [1] * 10 ** 12 }}",
-      "{{ 'a'.center(10 ** 12) }}", "{{ '%999999999d' % 1 }}", "{{ '{:999999999}'.format(1) }}", "{{ '%.999999f' % 1 }}",
-      "{{ 10 ** 10 ** 10 }}", "{{ range(10 ** 9) }}", "{{ 'x'|indent(10 ** 12, true) }}", "{{ 'a\tb'.expandtabs(10 ** 12) }}",
+      "{% set ns = namespace(x=(1,)) %}{% for i in range(150) %}{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {1: "
+      "2}[ns.x] }}",
+      "{% set ns = namespace(g=[1]) %}{% for i in range(99999) %}{% set ns.g = ns.g|map('string') %}{% endfor %}{{ "
+      "ns.g|list }}",
+      "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+      "{% macro m() %}{% call m() %}{% endcall %}{% endmacro %}{{ m() }}",
+      "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}",
+      "{{ 'a' * 10 ** 12 }}",
+      "{{ [1] * 10 ** 12 }}",
+      "{{ 'a'.center(10 ** 12) }}",
+      "{{ '%999999999d' % 1 }}",
+      "{{ '{:999999999}'.format(1) }}",
+      "{{ '%.999999f' % 1 }}",
+      "{{ 10 ** 10 ** 10 }}",
+      "{{ range(10 ** 9) }}",
+      "{{ 'x'|indent(10 ** 12, true) }}",
+      "{{ 'a\tb'.expandtabs(10 ** 12) }}",
       "{% set ns = namespace(x='a') %}{% for i in range(22) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
-      "{% for i in range(99999) %}{{ ns.x.rfind('ab' ~ ns.x[:1000000]) }}{% endfor %}", "{{ [1] * 99999 * 99999 }}",
-      "{% for x in [[]] recursive %}{{ loop([[]]) }}{% endfor %}", "{{ strftime_now('%999999999d') }}"};
+      "{% for i in range(99999) %}{{ ns.x.rfind('ab' ~ ns.x[:1000000]) }}{% endfor %}",
+      "{{ [1] * 99999 * 99999 }}",
+      "{% for x in [[]] recursive %}{{ loop([[]]) }}{% endfor %}",
+      "{{ strftime_now('%999999999d') }}"};
   RenderOptions tight = at_golden_time();  // the defaults stop them too, after a second or so each
   tight.max_output = 1 << 20;
   tight.max_steps = 300'000;
@@ -201,17 +218,21 @@ TEST(Jinja, StopsForgedTemplates) {
 // Chains of namespaces and closures are freed without recursion, and circles leave nothing behind.
 TEST(Jinja, FreesLongChains) {
   EXPECT_EQ(render("{% set ns = namespace(p=none) %}{% for i in range(50000) %}{% set ns.p = namespace(p=ns.p) %}"
-                   "{% endfor %}{% set ns.p = none %}ok"), "ok");
+                   "{% endfor %}{% set ns.p = none %}ok"),
+            "ok");
   EXPECT_EQ(render("{% set ns = namespace(p=none) %}{% macro a(prev) %}{% macro b() %}{{ prev }}{% endmacro %}"
-                   "{% set ns.p = b %}{% endmacro %}{% for i in range(50000) %}{{ a(ns.p) }}{% endfor %}ok"), "ok");
+                   "{% set ns.p = b %}{% endmacro %}{% for i in range(50000) %}{{ a(ns.p) }}{% endfor %}ok"),
+            "ok");
   EXPECT_EQ(render("{% set ns = namespace() %}{% for i in range(9) %}{% set ns.l = loop %}{{ loop.changed(loop) }}"
-                   "{% endfor %}"), "TrueFalseFalseFalseFalseFalseFalseFalseFalse");
+                   "{% endfor %}"),
+            "TrueFalseFalseFalseFalseFalseFalseFalseFalse");
 }
 
 TEST(Jinja, HonoursTheLimitsThatItIsGiven) {
   RenderOptions options;
   options.max_output = 10;
-  EXPECT_THAT(error_of("{% for i in range(20) %}x{% endfor %}", ordered_json::object(), options), HasSubstr("too long"));
+  EXPECT_THAT(error_of("{% for i in range(20) %}x{% endfor %}", ordered_json::object(), options),
+              HasSubstr("too long"));
   options = {};
   options.max_steps = 100;
   EXPECT_THAT(error_of("{% for i in range(99) %}{{ i }}{% endfor %}", ordered_json::object(), options),
