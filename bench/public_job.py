@@ -14,7 +14,7 @@ import subprocess
 import time
 
 SETTINGS = {
-    "snips": {"train": "train_2100.jsonl", "splits": ["valid.jsonl"], "epochs": 8, "system": "Assistant"},
+    "snips": {"train": "train_2100.jsonl", "splits": ["valid.jsonl"], "epochs": 6, "system": "Assistant"},
     "home": {"train": "train.jsonl", "splits": ["dev_new_devices.jsonl", "dev_new_templates.jsonl"], "epochs": 2,
              "system": "Home"},
 }
@@ -35,8 +35,8 @@ def main():
         shutil.copyfile(source / name, folder / target)
     (folder / "thimble.toml").write_text(
         f'name = "{args.job}"\nbase = "smollm2-135m-instruct"\ntools_in_prompt = false\n'
-        f'system = "{settings["system"]}"\n[train]\nrank = 16\nalpha = 32\nlearning_rate = 1e-3\n'
-        f'epochs = {settings["epochs"]}\nbatch_rows = 16\ndev_share = 0.03\nevaluations = 4\n')
+        f'system = "{settings["system"]}"\n[train]\nrank = 16\nalpha = 32\nlearning_rate = 2e-3\n'
+        f'epochs = {settings["epochs"]}\nbatch_rows = 8\ndev_share = 0.03\nevaluations = 4\n')
     start = time.monotonic()
     subprocess.run([args.thimble, "tune", folder], check=True)
     print(f"tuned in {(time.monotonic() - start) / 60:.1f} minutes")

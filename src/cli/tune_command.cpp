@@ -43,6 +43,13 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   for (size_t i = 0; i < kRoles; ++i)
     if (c.tokens[i] > 0) fmt::print(out, " {} {}", kNames[i], human_count(static_cast<double>(c.tokens[i])));
   fmt::print(out, "; learned {}; longest row {}\n", human_count(static_cast<double>(c.trained_tokens)), c.longest);
+  int64_t separate = 0, computed = 0;
+  for (const TrainRow& row : data.train) separate += computed_tokens(row);
+  for (const StepPlan& step : pack_epoch(data.train, config.batch_rows, config.token_budget, config.seed, 0))
+    computed += step.tokens;
+  if (computed < separate)
+    fmt::print(out, "what rows of a step begin with is computed once: {} tokens an epoch instead of {}\n",
+               human_count(static_cast<double>(computed)), human_count(static_cast<double>(separate)));
   for (const std::string& note : c.notes) fmt::print(out, "note: {}\n", note);
   const auto mb = [](size_t bytes) { return human_bytes(static_cast<double>(bytes)); };
   fmt::print(out,

@@ -75,6 +75,7 @@ std::string post(const RemoteModel& remote, const std::string& url, const std::s
 RemoteAnswer read_completion(const Json& body) {
   RemoteAnswer out;
   const Json& said = body.at("choices").at(0).at("message");
+  if (!said.is_object()) throw Error("the answer's message is not an object");
   if (said.contains("content") && said["content"].is_string()) out.text = said["content"].get<std::string>();
   if (said.contains("tool_calls") && said["tool_calls"].is_array()) {
     for (const Json& item : said["tool_calls"]) {
@@ -124,7 +125,7 @@ RemoteAnswer ask(const RemoteModel& remote, std::string_view system, std::span<c
   RemoteAnswer out;
   try {
     out = read_completion(*parsed);
-  } catch (const nlohmann::json::exception& e) {
+  } catch (const std::exception& e) {
     throw Error(fmt::format("{}: the answer is not a chat completion ({})", url, e.what()));
   }
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "train/prefix_tree.h"
 #include "train/trainer.h"
 
 namespace thimble {
@@ -41,7 +42,7 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
     longest = std::max(longest, computed_tokens(row));
     sum += computed_tokens(row);
   }
-  plan.tokens = std::max(longest, std::min(config.token_budget, sum));
+  plan.tokens = std::max(longest, std::min(config.token_budget + longest_shared(rows), sum));
   // A slice of the logits in f32 and, as an input of a product, in bf16.
   plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
   plan.other = size_t{64} << 20;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "train/prefix_tree.h"
 
 namespace thimble {
 namespace {
@@ -26,26 +27,38 @@ void check(std::span<const TrainRow> rows) {
       throw Error(fmt::format("row {}: {} tokens but {} weights", row.row, row.tokens.size(), row.weights.size()));
     for (size_t i = 0; i < row.weights.size(); ++i)
       if (row.trained[i] != 0 && !(row.weights[i] > 0 && std::isfinite(row.weights[i])))
-        throw Error(fmt::format("row {}: token {} is trained with weight {}; weights are above 0", row.row, i,
-                                row.weights[i]));
+        throw Error(
+            fmt::format("row {}: token {} is trained with weight {}; weights are above 0", row.row, i, row.weights[i]));
     if (trained_tokens(row) == 0)
       throw Error(fmt::format("row {}: no token is trained; give it an answer or leave it out", row.row));
   }
 }
 
-// Longest first, each into the first micro-batch with room (first-fit decreasing): few micro-batches, and a
-// fixed result for a fixed set of rows.
-std::vector<MicroBatch> first_fit(std::span<const TrainRow> rows, std::vector<int> chosen, int64_t budget) {
+int64_t tokens_of(std::span<const TrainRow> rows, const std::vector<int>& chosen) {
+  return tree_tokens(prefix_tree(rows, chosen));
+}
+
+// Longest first, each where it adds the fewest tokens of the micro-batches with room (best-fit decreasing): few
+// micro-batches, and a fixed result for a fixed set of rows. What a row shares takes no room.
+std::vector<MicroBatch> best_fit(std::span<const TrainRow> rows, std::vector<int> chosen, int64_t budget) {
   std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) {
     return computed_tokens(rows[static_cast<size_t>(a)]) > computed_tokens(rows[static_cast<size_t>(b)]);
   });
   std::vector<MicroBatch> out;
   for (const int index : chosen) {
-    const int64_t tokens = computed_tokens(rows[static_cast<size_t>(index)]);
-    auto place = std::find_if(out.begin(), out.end(), [&](const MicroBatch& m) { return m.tokens + tokens <= budget; });
-    if (place == out.end()) place = out.insert(out.end(), MicroBatch{});
+    const int64_t alone = computed_tokens(rows[static_cast<size_t>(index)]);
+    MicroBatch* place = nullptr;
+    int64_t fewest = 0;
+    for (MicroBatch& m : out) {
+      std::vector<int> joined = m.rows;
+      joined.push_back(index);
+      const int64_t added = tokens_of(rows, joined) - m.tokens;
+      if (m.tokens + added - (alone - added) > budget) continue;
+      if (place == nullptr || added < fewest) place = &m, fewest = added;
+    }
+    if (place == nullptr) place = &out.emplace_back(), fewest = alone;
     place->rows.push_back(index);
-    place->tokens += tokens;
+    place->tokens += fewest;
   }
   return out;
 }
@@ -83,7 +96,7 @@ std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows,
   for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
     const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
     StepPlan step;
-    step.micro_batches = first_fit(
+    step.micro_batches = best_fit(
         rows, {order.begin() + static_cast<int64_t>(first), order.begin() + static_cast<int64_t>(last)}, token_budget);
     for (const MicroBatch& micro : step.micro_batches) {
       step.tokens += micro.tokens;
@@ -106,21 +119,26 @@ std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t to
     out.back().rows.push_back(static_cast<int>(i));
     out.back().tokens += tokens;
   }
+  for (MicroBatch& micro : out) micro.tokens = tokens_of(rows, micro.rows);
   return out;
 }
 
 TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_batch) {
   TrainBatch batch;
-  for (const int index : micro_batch.rows) {
-    const TrainRow& row = rows[static_cast<size_t>(index)];
-    const int64_t count = computed_tokens(row);
-    const int32_t first = static_cast<int32_t>(batch.tokens.size());
+  for (const TreeSegment& segment : prefix_tree(rows, micro_batch.rows)) {
+    const TrainRow& row = rows[static_cast<size_t>(segment.row)];
+    const auto first = static_cast<int32_t>(batch.tokens.size());
+    std::vector<KeyRange> ancestors;
+    for (const int a : segment.ancestors) {
+      const AttentionSegment& above = batch.plan.segments[static_cast<size_t>(a)];
+      ancestors.push_back({above.key_first, above.query_count});
+    }
     batch.plan.segments.push_back({.query_first = first,
-                                   .query_count = static_cast<int32_t>(count),
+                                   .query_count = static_cast<int32_t>(segment.count),
                                    .key_first = first,
-                                   .position = 0,
-                                   .ancestors = {}});
-    for (int64_t i = 0; i < count; ++i) {
+                                   .position = static_cast<int32_t>(segment.from),
+                                   .ancestors = std::move(ancestors)});
+    for (int64_t i = segment.from; i < segment.from + segment.count; ++i) {
       const size_t at = static_cast<size_t>(i);
       batch.tokens.push_back(row.tokens[at]);
       batch.targets.push_back(row.tokens[at + 1]);

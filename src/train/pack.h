@@ -21,10 +21,10 @@ int64_t computed_tokens(const TrainRow& row);
 int64_t trained_tokens(const TrainRow& row);
 double trained_weight(const TrainRow& row);  // the sum of its trained tokens' weights
 
-// Rows (indices into the data) that go through the model together.
+// Rows (indices into the data) that go through the model together, as a tree of what they share (prefix_tree.h).
 struct MicroBatch {
   std::vector<int> rows;
-  int64_t tokens = 0;
+  int64_t tokens = 0;  // computed: what several rows begin with counts once
 };
 
 // The micro-batches whose gradients one optimizer step adds up.
@@ -36,8 +36,9 @@ struct StepPlan {
 };
 
 // Packing of one pass over the data: rows shuffled by seed and epoch, batch_rows of them a step (the last step of
-// an epoch takes what is left), a step's rows packed into micro-batches of at most token_budget tokens. No row is
-// split and nothing is padded; a row longer than the budget goes alone. The same arguments give the same plan.
+// an epoch takes what is left), a step's rows packed into micro-batches of at most token_budget tokens beside what
+// they share. No row is split and nothing is padded; a row longer than the budget goes alone unless others begin like
+// it. Sharing never looks beyond a step, so shuffling stays what it was. The same arguments give the same plan.
 // Throws Error, naming the row, where one has no trained token or unequal lengths of tokens and trained.
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
                                  int epoch);

@@ -67,7 +67,8 @@ class Run {
                  .total_steps = static_cast<int>(total_steps_),
                  .decay = config.decay};
     int64_t epoch_tokens = 0;
-    for (const TrainRow& row : train_rows) epoch_tokens += computed_tokens(row);
+    plan_of(0);
+    for (const StepPlan& step : plan_) epoch_tokens += step.tokens;
     total_tokens_ =
         static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
     if (!config.checkpoint.empty()) {

@@ -1,10 +1,13 @@
 #include "formats/download.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
+#include <signal.h>
 #include <sys/file.h>
-#include <fcntl.h>
+
+#include <cstdio>
+#include <cstdlib>
 
 #include "core/atomic_file.h"
 #include "core/sha256.h"
@@ -14,12 +17,12 @@
 namespace thimble {
 namespace {
 
-using ::testing::HasSubstr;
 using test::error_of;
 using test::file_answer;
 using test::http_answer;
 using test::HttpRequest;
 using test::LoopbackServer;
+using ::testing::HasSubstr;
 
 std::string body_of(size_t bytes, char first = 'a') {
   std::string body(bytes, '\0');
@@ -178,6 +181,39 @@ TEST(Download, RefusesToShareAFileWithAnotherProcess) {
   EXPECT_THAT(error_of([&] { download("http://127.0.0.1:1/m", folder / "m", once(), {}); }),
               HasSubstr("another process"));
   ::close(other);
+}
+
+TEST(Download, RefusesACertificateThatNobodyKnownSigned) {
+  const test::TemporaryFolder folder;
+  const std::string at = "cd '" + folder.path().string() + "' && ";
+  ASSERT_EQ(std::system((at + "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 2 -subj "
+                              "/CN=localhost -addext subjectAltName=IP:127.0.0.1 2> log")
+                            .c_str()),
+            0);
+  // The server says which port it got, after its process number.
+  std::FILE* server = ::popen((at + "echo $$ && exec openssl s_server -accept 127.0.0.1:0 -cert certificate -key key "
+                                    "-WWW 2> log")
+                                  .c_str(),
+                              "r");
+  int process = 0, port = 0;
+  char line[256];
+  while (port == 0 && std::fgets(line, sizeof line, server) != nullptr) {
+    if (process == 0) process = std::atoi(line);
+    std::sscanf(line, "ACCEPT 127.0.0.1:%d", &port);
+  }
+  ASSERT_NE(port, 0);
+  const std::string url = "https://127.0.0.1:" + std::to_string(port) + "/certificate";
+  EXPECT_THAT(error_of([&] { download(url, folder / "m", once(), {}); }), HasSubstr("certificate"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "m"));
+  // The same server answers those who trust it: what failed was the check.
+  EXPECT_EQ(std::system((at +
+                         "echo 'GET /certificate HTTP/1.0\n' | openssl s_client -quiet -verify_return_error -CAfile "
+                         "certificate -connect 127.0.0.1:" +
+                         std::to_string(port) + " 2> log | grep -q CERTIFICATE")
+                            .c_str()),
+            0);
+  ::kill(process, SIGTERM);
+  ::pclose(server);
 }
 
 TEST(DownloadText, SendsTheTokenToTheHostItIsFor) {

@@ -18,6 +18,7 @@ namespace thimble::test {
 struct HttpRequest {
   std::string path;
   std::map<std::string, std::string> headers;  // names in lower case
+  std::string body;
 };
 
 // Answers HTTP on the loopback interface, one connection at a time, with whatever bytes the handler returns; the
@@ -62,7 +63,15 @@ class LoopbackServer {
         if (got <= 0) break;
         text.append(buffer, static_cast<size_t>(got));
       }
-      const HttpRequest request = parse(text);
+      HttpRequest request = parse(text);
+      if (const auto length = request.headers.find("content-length"); length != request.headers.end()) {
+        request.body = text.substr(text.find("\r\n\r\n") + 4);
+        while (request.body.size() < std::stoul(length->second)) {
+          const ssize_t got = ::recv(client, buffer, sizeof buffer, 0);
+          if (got <= 0) break;
+          request.body.append(buffer, static_cast<size_t>(got));
+        }
+      }
       {
         const std::lock_guard lock(mutex_);
         requests_.push_back(request);

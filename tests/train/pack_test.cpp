@@ -6,6 +6,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "train/prefix_tree.h"
 #include "train/schedule.h"
 
 namespace thimble {
@@ -81,6 +82,73 @@ TEST(Pack, ARowLongerThanTheBudgetGoesAloneAndWhole) {
   const auto steps = pack_epoch(rows, 2, 100, 1, 0);
   ASSERT_EQ(steps.at(0).micro_batches.size(), 2u);
   EXPECT_EQ(steps[0].micro_batches[0].tokens, 499);
+}
+
+TrainRow text_row(const std::string& prompt, const std::string& answer) {
+  TrainRow row;
+  for (const char c : prompt + answer) row.tokens.push_back(c);
+  row.trained.assign(prompt.size(), 0);
+  row.trained.resize(row.tokens.size(), 1);
+  return row;
+}
+
+// Each segment's text, after its ancestors in brackets.
+std::vector<std::string> drawn(const std::vector<TrainRow>& rows, std::vector<int> chosen) {
+  const auto tree = prefix_tree(rows, std::move(chosen));
+  const auto text = [&](const TreeSegment& s) {
+    const auto& tokens = rows[static_cast<size_t>(s.row)].tokens;
+    return std::string(tokens.begin() + s.from, tokens.begin() + s.from + s.count);
+  };
+  std::vector<std::string> out;
+  for (const TreeSegment& s : tree) {
+    std::string line;
+    for (const int a : s.ancestors) line += "[" + text(tree[static_cast<size_t>(a)]) + "]";
+    out.push_back(line + text(s));
+  }
+  return out;
+}
+
+TEST(PrefixTree, SharesBeginningsOnceAndNothingWhosePredictionIsTrained) {
+  using testing::ElementsAre;
+  const std::vector<TrainRow> rows = {text_row("system: red apple ", "yes."),
+                                      text_row("system: red apricot ", "no."),
+                                      text_row("system: blue ", "no."),
+                                      text_row("other ", "a."),
+                                      text_row("system: blue ", "yes."),
+                                      text_row("sys", "tem: red"),
+                                      text_row("", "x")};
+  EXPECT_THAT(drawn(rows, {0, 1}),
+              ElementsAre("system: red ap", "[system: red ap]ple yes", "[system: red ap]ricot no"));
+  EXPECT_THAT(drawn(rows, {1, 0}),
+              ElementsAre("system: red ap", "[system: red ap]ple yes", "[system: red ap]ricot no"));
+  EXPECT_THAT(drawn(rows, {0, 3}), ElementsAre("other a", "system: red apple yes"));
+  // The space before an answer predicts the answer's first letter, so each row keeps its own.
+  EXPECT_THAT(drawn(rows, {2, 4}), ElementsAre("system: blue", "[system: blue] no", "[system: blue] yes"));
+  EXPECT_THAT(drawn(rows, {0, 1, 2, 3, 4}),
+              ElementsAre("other a", "system: ", "[system: ]blue", "[system: ][blue] no", "[system: ][blue] yes",
+                          "[system: ]red ap", "[system: ][red ap]ple yes", "[system: ][red ap]ricot no"));
+  EXPECT_THAT(drawn(rows, {0, 5}),
+              ElementsAre("system: re", "system: red apple yes"));  // learned from the third letter
+  EXPECT_THAT(drawn(rows, {6}), ElementsAre());                     // nothing comes before the only token
+  EXPECT_EQ(longest_shared(rows), 14);
+  EXPECT_EQ(sharable_tokens(rows[2]), 12);
+  EXPECT_EQ(sharable_tokens(rows[6]), 0);
+}
+
+TEST(PrefixTree, WhatIsSharedTakesNoRoomInABatch) {
+  const std::string tools(500, 't');
+  std::vector<TrainRow> rows;
+  for (int i = 0; i < 20; ++i) rows.push_back(text_row(tools + std::to_string(1000 + 37 * i), "answer."));
+  const auto steps = pack_epoch(rows, 20, 100, 1, 0);
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_LE(steps[0].micro_batches.size(), 3u);
+  int64_t tokens = 0;
+  for (const MicroBatch& micro : steps[0].micro_batches) {
+    EXPECT_LE(micro.tokens, 600);
+    EXPECT_EQ(make_batch(rows, micro).size(), micro.tokens);
+    tokens += micro.tokens;
+  }
+  EXPECT_EQ(tokens, steps[0].tokens);
 }
 
 TEST(Pack, BatchHoldsTargetsWeightsAndASegmentForEachRow) {

@@ -93,6 +93,51 @@ TEST_P(TrainOpsOf, ASharedPrefixGivesTheGradientsOfSeparateRows) {
   EXPECT_LT(test::relative_difference(gradients(c, ops, tree), expected), 1e-5);
 }
 
+// Random trees of rows, as the packer lays them out, against the same rows one by one.
+TEST_P(TrainOpsOf, RandomTreesGiveTheGradientsOfSeparateRows) {
+  const auto c = test::load_case(test::golden("train") / GetParam());
+  const auto vocabulary = static_cast<int64_t>(c.model->config.vocab);
+  Random random(11);
+  const auto text = [&](int64_t least, int64_t most) {
+    std::vector<int32_t> tokens(
+        static_cast<size_t>(least + static_cast<int64_t>(random.uniform() * static_cast<double>(most - least + 1))));
+    for (int32_t& token : tokens) token = static_cast<int32_t>(random.uniform() * static_cast<double>(vocabulary));
+    return tokens;
+  };
+  for (int trial = 0; trial < 6; ++trial) {
+    // Beginnings of beginnings, some of them too short to be shared.
+    std::vector<std::vector<int32_t>> beginnings = {{}};
+    std::vector<TrainRow> rows;
+    std::vector<int> chosen;
+    for (int i = 0; i < 7; ++i) {
+      auto tokens = beginnings[static_cast<size_t>(random.uniform() * static_cast<double>(beginnings.size()))];
+      for (const int32_t token : text(1, 9)) tokens.push_back(token);
+      beginnings.push_back(tokens);
+      TrainRow row;
+      row.trained.assign(tokens.size(), 0);
+      for (const int32_t token : text(2, 5)) tokens.push_back(token), row.trained.push_back(1);
+      for (size_t t = 0; t < tokens.size(); ++t) row.weights.push_back(0.5f + static_cast<float>(t % 3));
+      row.tokens = std::move(tokens);
+      rows.push_back(std::move(row));
+      chosen.push_back(i);
+    }
+    rows.push_back(rows.front());  // the same row twice
+    chosen.push_back(7);
+    const TrainBatch tree = make_batch(rows, {chosen, 0});
+    int64_t separate = 0;
+    for (const TrainRow& row : rows) separate += computed_tokens(row);
+    EXPECT_LT(tree.size(), separate);
+
+    TrainOps ops(*c.model, c.lora.get(), {.precision = kF32});
+    const auto together = gradients(c, ops, tree);
+    std::fill(c.lora->gradients().begin(), c.lora->gradients().end(), 0.0f);
+    double loss = 0;
+    for (const int i : chosen) loss += ops.loss_and_gradients(make_batch(rows, {{i}, 0}), tree.weight(), 3);
+    EXPECT_NEAR(ops.loss(tree, tree.weight()), loss, 1e-5 * loss);
+    EXPECT_LE(test::relative_difference(together, copy_of(c.lora->gradients())), 1e-5) << "trial " << trial;
+  }
+}
+
 TEST_P(TrainOpsOf, DropoutGradientsMatchDifferencesOfTheLoss) {
   const auto c = test::load_case(test::golden("train") / GetParam());
   LoraConfig config = c.lora->config();
