@@ -15,7 +15,7 @@ import time
 
 SETTINGS = {
     "snips": {"train": "train_2100.jsonl", "splits": ["valid.jsonl"], "epochs": 6, "system": "Assistant"},
-    "home": {"train": "train.jsonl", "splits": ["dev_new_devices.jsonl", "dev_new_templates.jsonl"], "epochs": 2,
+    "home": {"train": "train.jsonl", "splits": ["dev_new_devices.jsonl", "dev_new_templates.jsonl"], "epochs": 1,
              "system": "Home"},
 }
 

@@ -58,6 +58,7 @@ struct TuneOptions {
 struct EvalOptions {
   std::filesystem::path job;
   std::filesystem::path test;
+  bool dev = false;        // the dev part of train.jsonl instead
   ModelOptions model;
   bool base = false;       // without any adapter
   bool unconstrained = false;

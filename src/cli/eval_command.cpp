@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "data/check.h"
 #include "data/read.h"
+#include "data/split.h"
 #include "eval/assess.h"
 #include "formats/pull.h"
 
@@ -64,9 +65,21 @@ std::vector<Row> read_test_rows(const Job& job, const std::filesystem::path& fil
   return rows;
 }
 
+namespace {
+
+// The rows that training sets aside with the settings as they stand in thimble.toml.
+std::vector<Row> read_dev_rows(const Job& job) {
+  std::vector<Row> rows = read_rows(job.train_file()), dev;
+  for (const size_t i : split_rows(rows, job.train.dev_share, job.train.seed).dev) dev.push_back(std::move(rows[i]));
+  return dev;
+}
+
+}  // namespace
+
 int eval_command(const EvalOptions& options) {
   const Job job = load_job(options.job);
-  std::vector<Row> rows = read_test_rows(job, options.test.empty() ? job.test_file() : options.test);
+  std::vector<Row> rows =
+      options.dev ? read_dev_rows(job) : read_test_rows(job, options.test.empty() ? job.test_file() : options.test);
   if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit))
     rows.resize(static_cast<size_t>(options.limit));
   EvalSetup setup = open_eval(job, options.model, options.base, options.tools_in_prompt);

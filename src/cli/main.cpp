@@ -1,14 +1,14 @@
 // The command line: reads options, calls one function a command, turns errors into one line and an exit status.
 
-#include <CLI/CLI.hpp>
 #include <fmt/core.h>
 
+#include <CLI/CLI.hpp>
 #include <new>
 
 #include "cli/commands.h"
 #include "cli/terminal.h"
-#include "core/error.h"
 #include "core/cpu.h"
+#include "core/error.h"
 #include "core/thread_pool.h"
 
 namespace {
@@ -37,8 +37,9 @@ void add_generate_options(CLI::App& app, GenerateOptions& o) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Thimble: a use case goes in, a small language model comes out that is fine-tuned for it, proven on "
-               "it, and running.\nNothing leaves this machine unless you ask for it."};
+  CLI::App app{
+      "Thimble: a use case goes in, a small language model comes out that is fine-tuned for it, proven on "
+      "it, and running.\nNothing leaves this machine unless you ask for it."};
   app.name("thimble");
   app.require_subcommand(1);
   app.set_version_flag("--version", "thimble " THIMBLE_VERSION);
@@ -93,7 +94,8 @@ int run(int argc, char** argv) {
     auto* c = command("eval", "prove a model on test.jsonl: exact calls, failures by name",
                       [&] { return eval_command(eval); });
     c->add_option("job", eval.job, "a use-case folder")->required();
-    c->add_option("--test", eval.test, "another file of rows than test.jsonl");
+    auto* test = c->add_option("--test", eval.test, "another file of rows than test.jsonl");
+    c->add_flag("--dev", eval.dev, "the dev part of train.jsonl instead: what settings are chosen by")->excludes(test);
     add_model_options(*c, eval.model, false);
     c->add_flag("--base", eval.base, "the base model without an adapter");
     c->add_flag("--unconstrained", eval.unconstrained, "let the model write what it likes");
@@ -132,8 +134,8 @@ int run(int argc, char** argv) {
     c->add_option("source", pull.source, "smollm2-135m-instruct, or any of the above")->required();
   }
   {
-    auto* c = command("info", "what a model file holds, or what this machine offers",
-                      [&] { return info_command(info); });
+    auto* c =
+        command("info", "what a model file holds, or what this machine offers", [&] { return info_command(info); });
     c->add_option("model", info.model, "a model file, folder or pulled name");
     c->add_flag("--cpu", info.cpu, "instruction sets, cores and memory of this machine");
     c->add_flag("--json", info.json, "one JSON object on standard output");

@@ -20,10 +20,10 @@ p{margin:6px 0}.soft{color:var(--soft)}.card{background:var(--card);border:1px s
 .verdict{display:inline-block;font-weight:700;font-size:20px;padding:4px 16px;border-radius:8px;color:#fff;margin:12px 0}
 .go{background:var(--ok)}.nogo{background:var(--bad)}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:6px 12px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600;font-size:13px}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}tr.us td{font-weight:600}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}tr.us td{font-weight:600}td:first-child{min-width:130px}tr.us .soft{font-weight:400}
 code,pre{font:13px/1.45 ui-monospace,monospace}pre{white-space:pre-wrap;margin:4px 0}
 .yes{color:var(--ok)}.no{color:var(--bad)}details{margin:8px 0}summary{cursor:pointer}
-svg{width:100%;height:auto;display:block}svg.mark{width:120px;height:14px}.grid{stroke:var(--line)}.tick{fill:var(--soft);font:12px system-ui}
+svg{width:100%;height:auto;display:block}svg.mark{width:96px;height:12px;margin-left:auto}.grid{stroke:var(--line)}.tick{fill:var(--soft);font:12px system-ui}
 .curve{fill:none;stroke-width:2}.s1{stroke:var(--a)}.s2{stroke:var(--b)}circle.s2{fill:var(--b);stroke:none}.whisker{stroke:var(--a);stroke-width:4;opacity:.45}
 .dot{fill:var(--a)}.bar{stroke:var(--b);stroke-width:2}.stack{height:12px;background:var(--a);border-radius:3px;min-width:2px}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(280px,1fr));gap:14px}
@@ -52,10 +52,14 @@ std::string calls_text(std::span<const Call> calls) {
 }
 
 std::string systems_table(const ReportData& d) {
+  const bool priced = std::any_of(d.systems.begin(), d.systems.end(),
+                                  [](const SystemResult& s) { return s.cost_per_1000.has_value(); });
   std::string out =
       "<div class=\"card\"><table><tr><th>model</th><th class=\"n\">exact answers</th><th class=\"n\">right tools</th>"
       "<th class=\"n\">argument F1</th><th class=\"n\">false calls</th><th class=\"n\">missed calls</th>"
-      "<th class=\"n\">time a row</th><th class=\"n\">cost of 1,000</th></tr>";
+      "<th class=\"n\">time a row</th>";
+  if (priced) out += "<th class=\"n\">cost of 1,000</th>";
+  out += "</tr>";
   for (size_t i = 0; i < d.systems.size(); ++i) {
     const SystemResult& s = d.systems[i];
     const auto bar = [](const std::optional<double>& b) { return b.value_or(-1); };
@@ -66,8 +70,10 @@ std::string systems_table(const ReportData& d) {
            cell(s.score.argument_f1, bar(d.job->bars.argument_f1)) +
            cell(s.score.false_calls, bar(d.job->bars.false_calls)) +
            cell(s.score.missed_calls, bar(d.job->bars.missed_calls));
-    out += fmt::format("<td class=\"n\">{:.2f} s</td><td class=\"n\">{}</td></tr>", s.seconds_per_row,
-                       s.cost_per_1000 ? fmt::format("{:.2f}", *s.cost_per_1000) : "–");
+    out += fmt::format("<td class=\"n\">{:.2f} s</td>", s.seconds_per_row);
+    if (priced)
+      out += fmt::format("<td class=\"n\">{}</td>", s.cost_per_1000 ? fmt::format("{:.2f}", *s.cost_per_1000) : "–");
+    out += "</tr>";
   }
   return out +
          "</table><p class=\"soft\">Dots are the measured shares, bands their 95 % intervals (Wilson; bootstrap for "

@@ -53,16 +53,30 @@ std::string line_chart(const std::vector<Series>& series, const std::string& x_l
     }
   if (x_max <= 0 || y_min > y_max) return "";
   if (y_max - y_min < 1e-9) y_max = y_min + 1;
-  y_min = std::min(y_min, 0.0) < 0 ? y_min : std::max(0.0, y_min - 0.05 * (y_max - y_min));
-  const auto px = [&](double x) { return kLeft + x / x_max * (kWidth - kLeft - kRight); };
-  const auto py = [&](double y) {
-    return kHeight - kBottom - (y - y_min) / (y_max - y_min) * (kHeight - kTop - kBottom);
+  const bool logarithmic = y_min > 0 && y_max > 20 * y_min;
+  if (logarithmic) {
+    y_min = std::max(y_min, y_max / 1e4);  // a single stray value would flatten all others
+  } else if (y_min >= 0) {
+    y_min = std::max(0.0, y_min - 0.05 * (y_max - y_min));
+  }
+  const auto height = [&](double y) {
+    return logarithmic ? std::log(std::max(y, y_min) / y_min) / std::log(y_max / y_min) : (y - y_min) / (y_max - y_min);
   };
+  const auto px = [&](double x) { return kLeft + x / x_max * (kWidth - kLeft - kRight); };
+  const auto py = [&](double y) { return kHeight - kBottom - height(y) * (kHeight - kTop - kBottom); };
 
   std::string out = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{} over {}\">", kWidth, kHeight,
                                 escape_html(y_label), escape_html(x_label));
-  const double y_step = tick_step(y_max - y_min, 5);
-  for (double y = std::ceil(y_min / y_step) * y_step; y <= y_max + 1e-9; y += y_step)
+  std::vector<double> ticks;
+  if (logarithmic) {
+    for (double power = std::pow(10, std::floor(std::log10(y_min))); power <= y_max; power *= 10)
+      for (const double m : y_max / y_min > 1e3 ? std::vector{1.0} : std::vector{1.0, 2.0, 5.0})
+        if (m * power >= y_min && m * power <= y_max) ticks.push_back(m * power);
+  } else {
+    const double step = tick_step(y_max - y_min, 5);
+    for (double y = std::ceil(y_min / step) * step; y <= y_max + 1e-9; y += step) ticks.push_back(y);
+  }
+  for (const double y : ticks)
     out += fmt::format(
         "<line class=\"grid\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
         "<text class=\"tick\" x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:.3g}</text>",

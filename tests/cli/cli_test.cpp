@@ -118,6 +118,11 @@ TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
     EXPECT_TRUE(score.contains(key)) << key;
   EXPECT_EQ(score["exact"], verdict["exact"]) << "the same model on the same rows";
 
+  const Result dev = thimble("eval --dev --json " + job());
+  ASSERT_EQ(dev.status, 0) << dev.err;
+  EXPECT_EQ(json::parse(dev.out)["rows"], 2);  // a tenth of 24
+  EXPECT_EQ(thimble("eval --dev --test x.jsonl " + job()).status, 2);
+
   const fs::path merged = folder_ / "merged.gguf";
   EXPECT_EQ(thimble("merge " + job() + " -o '" + merged.string() + "'").status, 0);
   EXPECT_EQ(thimble("info '" + merged.string() + "'").status, 0);
