@@ -91,7 +91,7 @@ int64_t longest_shared(std::span<const TrainRow> rows) {
   std::sort(order.begin(), order.end(), [](const TrainRow* a, const TrainRow* b) { return before(*a, *b); });
   int64_t longest = 0;
   for (size_t i = 1; i < order.size(); ++i) longest = std::max(longest, shared_tokens(*order[i - 1], *order[i]));
-  return longest;
+  return longest < kLeastShared ? 0 : longest;
 }
 
 }  // namespace thimble

@@ -28,7 +28,7 @@ int64_t sharable_tokens(const TrainRow& row);
 std::vector<TreeSegment> prefix_tree(std::span<const TrainRow> rows, std::vector<int> chosen);
 int64_t tree_tokens(std::span<const TreeSegment> tree);
 
-// The longest beginning that any two of the rows share.
+// The longest beginning that any two of the rows would share; 0 where none is worth a segment.
 int64_t longest_shared(std::span<const TrainRow> rows);
 
 }  // namespace thimble
