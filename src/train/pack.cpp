@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -34,29 +35,31 @@ void check(std::span<const TrainRow> rows) {
   }
 }
 
-int64_t tokens_of(std::span<const TrainRow> rows, const std::vector<int>& chosen) {
-  return tree_tokens(prefix_tree(rows, chosen));
+// How many tokens a row would add to a micro-batch; nothing where it has no room. What a row shares takes no room.
+std::optional<int64_t> added_tokens(std::span<const TrainRow> rows, const MicroBatch& micro, int index,
+                                    int64_t budget) {
+  std::vector<int> joined = micro.rows;
+  joined.push_back(index);
+  const int64_t added = tree_tokens(prefix_tree(rows, std::move(joined))) - micro.tokens;
+  const int64_t shared = computed_tokens(rows[static_cast<size_t>(index)]) - added;
+  return micro.tokens + added - shared <= budget ? std::optional(added) : std::nullopt;
 }
 
 // Longest first, each where it adds the fewest tokens of the micro-batches with room (best-fit decreasing): few
-// micro-batches, and a fixed result for a fixed set of rows. What a row shares takes no room.
+// micro-batches, and a fixed result for a fixed set of rows.
 std::vector<MicroBatch> best_fit(std::span<const TrainRow> rows, std::vector<int> chosen, int64_t budget) {
   std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) {
     return computed_tokens(rows[static_cast<size_t>(a)]) > computed_tokens(rows[static_cast<size_t>(b)]);
   });
   std::vector<MicroBatch> out;
   for (const int index : chosen) {
-    const int64_t alone = computed_tokens(rows[static_cast<size_t>(index)]);
     MicroBatch* place = nullptr;
     int64_t fewest = 0;
-    for (MicroBatch& m : out) {
-      std::vector<int> joined = m.rows;
-      joined.push_back(index);
-      const int64_t added = tokens_of(rows, joined) - m.tokens;
-      if (m.tokens + added - (alone - added) > budget) continue;
-      if (place == nullptr || added < fewest) place = &m, fewest = added;
+    for (MicroBatch& micro : out) {
+      const auto added = added_tokens(rows, micro, index, budget);
+      if (added && (place == nullptr || *added < fewest)) place = &micro, fewest = *added;
     }
-    if (place == nullptr) place = &out.emplace_back(), fewest = alone;
+    if (place == nullptr) place = &out.emplace_back(), fewest = computed_tokens(rows[static_cast<size_t>(index)]);
     place->rows.push_back(index);
     place->tokens += fewest;
   }
@@ -114,12 +117,12 @@ std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t to
   check(rows);
   std::vector<MicroBatch> out;
   for (size_t i = 0; i < rows.size(); ++i) {
-    const int64_t tokens = computed_tokens(rows[i]);
-    if (out.empty() || out.back().tokens + tokens > token_budget) out.emplace_back();
-    out.back().rows.push_back(static_cast<int>(i));
-    out.back().tokens += tokens;
+    const int index = static_cast<int>(i);
+    const auto added = out.empty() ? std::nullopt : added_tokens(rows, out.back(), index, token_budget);
+    if (!added) out.emplace_back();
+    out.back().rows.push_back(index);
+    out.back().tokens += added.value_or(computed_tokens(rows[i]));
   }
-  for (MicroBatch& micro : out) micro.tokens = tokens_of(rows, micro.rows);
   return out;
 }
 
