@@ -154,6 +154,15 @@ const Tool* find_tool(std::span<const Tool> tools, std::string_view name) {
   return found == tools.end() ? nullptr : &*found;
 }
 
+std::vector<std::string> required_arguments(const Tool& tool) {
+  std::vector<std::string> names;
+  const auto required = tool.parameters.find("required");
+  if (required == tool.parameters.end() || !required->is_array()) return names;
+  for (const Json& name : *required)
+    if (name.is_string()) names.push_back(name.get<std::string>());
+  return names;
+}
+
 Json arrange_arguments(const Json& arguments, const Json& schema) { return arrange(arguments, schema, schema, 0); }
 
 std::vector<Call> arrange_calls(std::span<const Call> calls, std::span<const Tool> tools) {

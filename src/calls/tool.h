@@ -28,6 +28,9 @@ Json tools_to_json(std::span<const Tool> tools);         // the list of them
 std::string tools_to_text(std::span<const Tool> tools);  // one JSON text a line, as prompts show them
 const Tool* find_tool(std::span<const Tool> tools, std::string_view name);  // nullptr where there is none
 
+// As the tool's schema lists them; whether it is well formed is the validator's to say.
+std::vector<std::string> required_arguments(const Tool& tool);
+
 // The arguments as they are written in training targets: properties in the schema's order (also in nested objects and
 // arrays), unknown ones last as they came; a whole float where the schema says integer becomes an integer.
 Json arrange_arguments(const Json& arguments, const Json& schema);

@@ -87,6 +87,7 @@ int eval_command(const EvalOptions& options) {
   how.constrained = !options.unconstrained;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
+  how.log_probs = !options.predictions.empty();
   how.call_threshold = options.call_threshold ? options.call_threshold : setup.session.call_threshold();
   if (options.shots > 0) how.shots = choose_shots(read_rows(job.train_file()), options.shots, job.train.seed);
 

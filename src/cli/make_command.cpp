@@ -36,6 +36,7 @@ int make_command(const MakeOptions& options) {
   EvaluateOptions how;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
+  how.log_probs = true;
   how.call_threshold = setup.session.call_threshold();
   ProgressLine line;
   const Evaluation e = evaluate(*setup.session.engine, setup.style, rows, how, line.fn());

@@ -149,6 +149,28 @@ void note_duplicates(std::span<const Row> rows, std::string_view where, CheckRep
   note(near, "rows that are nearly the same as another row (in brackets)");
 }
 
+// An intent is the tool that lacks its required argument, or the name of what no tool does.
+void check_intent(const Row& row, std::span<const Tool> tools, const std::string& place, CheckReport& report) {
+  if (!row.calls.empty()) {
+    report.errors.push_back(place + ": there are calls and an intent; the calls say what is meant, leave it out.");
+    return;
+  }
+  const Tool* tool = find_tool(tools, row.intent);
+  if (row.missing.empty()) {
+    if (tool != nullptr)
+      report.errors.push_back(
+          fmt::format("{}: the intent {} is a tool, but there is no call; say which argument is \"missing\", or name "
+                      "what no tool does.",
+                      place, row.intent));
+    return;
+  }
+  const auto required = tool == nullptr ? std::vector<std::string>{} : required_arguments(*tool);
+  if (std::find(required.begin(), required.end(), row.missing) == required.end())
+    report.errors.push_back(
+        fmt::format("{}: \"{}\" is said to be missing, but the intent {} is no tool that requires it.", place,
+                    row.missing, row.intent));
+}
+
 }  // namespace
 
 void CheckReport::throw_if_errors() const {
@@ -174,19 +196,7 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
       report.errors.push_back(place +
                               ": there are calls and an answer text; an answer is one or the other, leave one out.");
     }
-    const auto& own = row.tools ? std::span<const Tool>(*row.tools) : tools;
-    if (!row.intent.empty() && !row.calls.empty()) {
-      report.errors.push_back(place + ": there are calls and an intent; the calls say what is meant, leave it out.");
-    } else if (!row.intent.empty() && row.missing.empty() && find_tool(own, row.intent) != nullptr) {
-      report.errors.push_back(fmt::format("{}: the intent {} is a tool, but there is no call; say which argument is "
-                                          "\"missing\", or name what no tool does.", place, row.intent));
-    } else if (!row.intent.empty() && !row.missing.empty()) {
-      const Tool* tool = find_tool(own, row.intent);
-      const Json required = tool == nullptr ? Json::array() : tool->parameters.value("required", Json::array());
-      if (std::find(required.begin(), required.end(), Json(row.missing)) == required.end())
-        report.errors.push_back(fmt::format("{}: \"{}\" is said to be missing, but the intent {} is no tool that "
-                                            "requires it.", place, row.missing, row.intent));
-    }
+    if (!row.intent.empty()) check_intent(row, row.tools ? std::span<const Tool>(*row.tools) : tools, place, report);
     if (!row.missing.empty() && !row.calls.empty()) {
       report.errors.push_back(
           fmt::format("{}: \"{}\" is said to be missing, but there are calls; leave one out.", place, row.missing));

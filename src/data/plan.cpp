@@ -23,9 +23,9 @@ std::string plan_of(const Row& row, std::span<const Tool> tools) {
   if (tool == nullptr) return row.intent + ": no tool";
   plan = row.intent + ": ";
   // The missing one is the first in the tool's order, so that those before it are given.
-  for (const Json& name : tool->parameters.value("required", Json::array())) {
+  for (const std::string& name : required_arguments(*tool)) {
     if (name == row.missing) break;
-    plan += name.get<std::string>() + ", ";
+    plan += name + ", ";
   }
   return plan + "no " + row.missing;
 }

@@ -37,7 +37,7 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     request.max_tokens = options.max_new_tokens;
     request.adapter = options.adapter;
     request.call_threshold = options.call_threshold;
-    request.log_probs = true;
+    request.log_probs = options.log_probs;
     if (options.constrained) {
       request.constraint = &*shared;
       if (row.tools) request.constraint = &own.emplace_back(factory->compile(*row.tools, style.constraint()));

@@ -18,6 +18,7 @@ struct EvaluateOptions {
   int adapter = 0;                // the engine's number; 0: the base model
   int max_new_tokens = 256;
   std::optional<double> call_threshold;  // as GenerateRequest has it
+  bool log_probs = false;                // of every token, for predictions: a pass over the vocabulary each
   std::vector<Row> shots;         // examples in the prompt, before every request
 };
 

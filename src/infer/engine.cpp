@@ -29,14 +29,13 @@ KvCacheOptions cache_options(const PreparedModel& model, const EngineOptions& op
 
 // log(sum(exp(logits))) over the allowed tokens; empty: all.
 double log_sum_exp(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  const auto permitted = [&](size_t i) { return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0; };
   float best = -std::numeric_limits<float>::infinity();
   for (size_t i = 0; i < logits.size(); ++i)
-    if (permitted(i)) best = std::max(best, logits[i]);
+    if (permitted(allowed, i)) best = std::max(best, logits[i]);
   if (!std::isfinite(best)) return best;
   double sum = 0;
   for (size_t i = 0; i < logits.size(); ++i)
-    if (permitted(i)) sum += std::exp(static_cast<double>(logits[i] - best));
+    if (permitted(allowed, i)) sum += std::exp(static_cast<double>(logits[i] - best));
   return best + std::log(sum);
 }
 

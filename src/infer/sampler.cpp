@@ -19,17 +19,16 @@ void check(const SamplingOptions& o) {
 }
 
 int32_t Sampler::sample(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  const auto permitted = [&](size_t i) { return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0; };
   if (options_.temperature <= 0) {
     int32_t best = -1;
     for (size_t i = 0; i < logits.size(); ++i)
-      if ((best < 0 || logits[i] > logits[static_cast<size_t>(best)]) && permitted(i)) best = static_cast<int32_t>(i);
+      if ((best < 0 || logits[i] > logits[static_cast<size_t>(best)]) && permitted(allowed, i)) best = static_cast<int32_t>(i);
     assert(best >= 0);
     return best;
   }
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i)
-    if (permitted(i)) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
+    if (permitted(allowed, i)) candidates_.emplace_back(logits[i], static_cast<int32_t>(i));
   assert(!candidates_.empty());
 
   // Most likely first; equal logits in the order of their ids, so that the result does not depend on the sort.

@@ -16,6 +16,11 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
+// Whether a mask as constraints set it lets token i pass; an empty one lets all.
+inline bool permitted(std::span<const uint32_t> allowed, size_t i) {
+  return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0;
+}
+
 // Throws Error naming the option that is out of its range.
 void check(const SamplingOptions& options);
 

@@ -20,13 +20,13 @@ std::string kind_of(const Row& row) {
 }
 
 // The words of an answer in text count less; its plan, its first token and its last, which ends it, count whole.
-std::vector<float> text_weights(const EncodedRow& row, double text_weight) {
+std::vector<float> text_weights(const TrainRow& row, size_t plan_tokens, double text_weight) {
   std::vector<float> weights(row.tokens.size(), 1.0f);
   const auto last = row.tokens.size() - 1 -
                     static_cast<size_t>(std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin());
   size_t trained = 0;
   for (size_t i = 0; i < last; ++i)
-    if (row.trained[i] != 0 && trained++ > row.plan_tokens) weights[i] = static_cast<float>(text_weight);
+    if (row.trained[i] != 0 && trained++ > plan_tokens) weights[i] = static_cast<float>(text_weight);
   return weights;
 }
 
@@ -87,12 +87,12 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
       ++out.card.dropped_rows;
       continue;
     }
-    if (std::find(encoded.trained.begin(), encoded.trained.end(), 1) == encoded.trained.end())
+    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, {}};
+    if (trained_tokens(train) == 0)
       throw Error(
           fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
-    std::vector<float> weights;
-    if (row.calls.empty() && job.train.text_weight < 1) weights = text_weights(encoded, job.train.text_weight);
-    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, std::move(weights)};
+    if (row.calls.empty() && job.train.text_weight < 1)
+      train.weights = text_weights(train, encoded.plan_tokens, job.train.text_weight);
     if (in_dev[i] != 0) {
       out.dev.push_back(std::move(train));
       out.dev_rows.push_back(row);
