@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string adapter;            // a PEFT folder; empty: none, or the newest run of a job
   std::string precision = "fast"; // fast | f32
   int64_t context = 0;            // tokens of cache; 0: what the model was trained for, at most 8,192
+  bool speculate = true;          // forced and guessed text in one pass; the answers are the same without
 };
 
 struct GenerateOptions {
@@ -65,6 +66,7 @@ struct EvalOptions {
   int shots = 0;           // few-shot examples from train.jsonl
   std::string tools_in_prompt;  // "", "yes", "no": overrides the job
   int limit = 0;           // first N rows only; 0: all
+  int batch = 0;           // rows answered side by side; 0: what the job says
   std::optional<double> call_threshold;  // overrides what the adapter's manifest says
   bool json = false;
   std::filesystem::path predictions;  // every row's answer as JSONL

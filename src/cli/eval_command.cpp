@@ -77,7 +77,8 @@ std::vector<Row> read_dev_rows(const Job& job) {
 }  // namespace
 
 int eval_command(const EvalOptions& options) {
-  const Job job = load_job(options.job);
+  Job job = load_job(options.job);
+  if (options.batch > 0) job.eval_batch = options.batch;
   std::vector<Row> rows =
       options.dev ? read_dev_rows(job) : read_test_rows(job, options.test.empty() ? job.test_file() : options.test);
   if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit))
@@ -101,6 +102,9 @@ int eval_command(const EvalOptions& options) {
     out["peak_memory_bytes"] = peak_memory();
     out["prompt_tokens"] = e.prompt_tokens;
     out["output_tokens"] = e.output_tokens;
+    out["forced_tokens"] = e.forced_tokens;
+    out["drafted_tokens"] = e.drafted_tokens;
+    out["accepted_tokens"] = e.accepted_tokens;
     out["constrained"] = how.constrained;
     out["adapter"] = setup.adapter;
     fmt::print("{}\n", out.dump());

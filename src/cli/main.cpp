@@ -23,6 +23,7 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
       ->check(CLI::IsMember({"fast", "f32"}));
   app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
+  app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
 }
 
 void add_generate_options(CLI::App& app, GenerateOptions& o) {
@@ -107,6 +108,8 @@ int run(int argc, char** argv) {
                   "adapter's own threshold")
         ->check(CLI::NonNegativeNumber);
     c->add_option("--limit", eval.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
+    c->add_option("--batch", eval.batch, "rows answered side by side (default: what the job says)")
+        ->check(CLI::Range(1, 256));
     c->add_option("--predictions", eval.predictions, "write every row's answer to this JSONL file");
     c->add_flag("--json", eval.json, "one JSON object on standard output");
   }

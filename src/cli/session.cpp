@@ -32,6 +32,7 @@ Session open_session(const ModelOptions& options, int batch) {
   EngineOptions engine;
   engine.cache_tokens = options.context > 0 ? options.context : std::min<int64_t>(model->config.context, 8192);
   engine.max_batch = batch;
+  engine.speculate = options.speculate;
   session.engine = std::make_unique<Engine>(prepared, Tokenizer::from(model->vocabulary), engine);
   return session;
 }

@@ -37,7 +37,11 @@ struct ThreadPool::State {
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<uint64_t> generation{0};  // one more for each loop
-  std::atomic<int> working{0};          // workers that have not finished the current loop
+  // A loop is joined by the workers that come while it is open; one that the system keeps from running is not waited
+  // for. A worker counts itself before it looks whether the loop is open, the caller closes it before it looks at the
+  // count: one of the two always sees the other.
+  std::atomic<bool> open{false};
+  std::atomic<int> working{0};  // workers that are inside, or looking
   std::atomic<int64_t> next{0};
   std::atomic<bool> stop{false};
   int64_t count = 0;
@@ -66,7 +70,8 @@ struct ThreadPool::State {
       }
       seen = generation.load(std::memory_order_acquire);
       if (stop.load()) return;
-      drain(thread);
+      working.fetch_add(1);
+      if (open.load()) drain(thread);
       working.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -108,13 +113,14 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, i
   s.body = &body;
   s.failure = nullptr;
   s.next.store(0, std::memory_order_relaxed);
-  s.working.store(s.size - 1, std::memory_order_relaxed);
+  s.open.store(true);
   {
     const std::scoped_lock lock(s.mutex);
     s.generation.fetch_add(1, std::memory_order_release);
   }
   s.wake.notify_all();
   s.drain(0);
+  s.open.store(false);
   for (int spin = 0; s.working.load(std::memory_order_acquire) > 0; ++spin) {
     if (spin < 20000) relax();
     else std::this_thread::yield();

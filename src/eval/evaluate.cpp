@@ -65,6 +65,9 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     answered.cut = answers[i].finish == FinishReason::kLength;
     out.prompt_tokens += answered.prompt_tokens;
     out.output_tokens += answered.output_tokens;
+    out.forced_tokens += answers[i].forced_tokens;
+    out.drafted_tokens += answers[i].drafted_tokens;
+    out.accepted_tokens += answers[i].accepted_tokens;
     scores.push_back(answered.score);
     out.rows.push_back(std::move(answered));
   }

@@ -43,6 +43,9 @@ struct Evaluation {
   double seconds = 0;             // wall time of all
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
+  int64_t forced_tokens = 0;    // of the output: the constraint left no choice
+  int64_t drafted_tokens = 0;   // guessed by look-up ...
+  int64_t accepted_tokens = 0;  // ... and right
 };
 
 // Greedy answers to every row in batches, scored. The rows must outlive the result.

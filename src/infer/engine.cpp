@@ -4,10 +4,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <chrono>
-#include <cmath>
-#include <cstring>
-#include <limits>
 
 #include "core/error.h"
 #include "infer/infer_ops.h"
@@ -15,42 +11,12 @@
 namespace thimble {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 KvCacheOptions cache_options(const PreparedModel& model, const EngineOptions& options) {
   const ModelConfig& config = model.model().config;
   return {.layers = config.layers,
           .width = config.kv_heads * config.head_dim,
           .capacity = options.cache_tokens,
           .type = model.precision() == MatmulPrecision::kF32 ? DType::kF32 : DType::kF16};
-}
-
-// log(sum(exp(logits))) over the allowed tokens; empty: all.
-double log_sum_exp(std::span<const float> logits, std::span<const uint32_t> allowed) {
-  float best = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < logits.size(); ++i)
-    if (permitted(allowed, i)) best = std::max(best, logits[i]);
-  if (!std::isfinite(best)) return best;
-  double sum = 0;
-  for (size_t i = 0; i < logits.size(); ++i)
-    if (permitted(allowed, i)) sum += std::exp(static_cast<double>(logits[i] - best));
-  return best + std::log(sum);
-}
-
-// Leaves in `allowed` either the tokens that open a call or the others, as the threshold says; gives the probability
-// of opening one.
-double decide_call(std::span<const float> logits, std::span<uint32_t> allowed, std::span<const uint32_t> openers,
-                   std::optional<double> threshold) {
-  std::vector<uint32_t> calls(allowed.size());
-  for (size_t i = 0; i < allowed.size(); ++i) calls[i] = i < openers.size() ? allowed[i] & openers[i] : 0;
-  const double probability = std::exp(log_sum_exp(logits, calls) - log_sum_exp(logits, allowed));
-  if (threshold) {
-    const bool call = probability >= *threshold;
-    for (size_t i = 0; i < allowed.size(); ++i) allowed[i] = call ? calls[i] : allowed[i] & ~calls[i];
-  }
-  return probability;
 }
 
 size_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
@@ -61,35 +27,11 @@ size_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {
 
 }  // namespace
 
-struct Engine::Running {
-  Id id = 0;
-  GenerateRequest request;
-  Answer answer;
-  KvCache::Sequence sequence = -1;
-  std::vector<int32_t> pending;  // known tokens whose keys are not in the cache yet; the last one's logits decide
-  int32_t batch_rows = 0;        // how many of them the current step computes
-  Sampler sampler;
-  std::unique_ptr<Constraint> constraint;
-  StreamDecoder decoder;
-  std::string unsent;  // text that may yet be the beginning of a stop string
-  Clock::time_point start = Clock::now();
-  bool cancelled = false;
-
-  Running(Id id, GenerateRequest r, const Tokenizer& tokenizer)
-      : id(id), request(std::move(r)), sampler(request.sampling), decoder(tokenizer) {
-    if (request.constraint != nullptr) constraint = request.constraint->start();
-  }
-  bool prefilling() const { return answer.tokens.empty() && !pending.empty(); }
-  int64_t room() const { return static_cast<int64_t>(request.prompt.size()) + request.max_tokens; }
-};
-
 Engine::Engine(std::shared_ptr<const PreparedModel> model, Tokenizer tokenizer, const EngineOptions& options)
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       options_(options),
       cache_(cache_options(*model_, options_)) {}
-
-Engine::~Engine() = default;
 
 int64_t Engine::context() const {
   return std::min<int64_t>(model_->model().config.context, options_.cache_tokens);
@@ -107,19 +49,29 @@ Engine::Id Engine::submit(GenerateRequest request) {
       throw Error(fmt::format("the prompt holds token {}, but the model's vocabulary ends at {}", token,
                               model_->model().config.vocab - 1));
   check(request.sampling);
+  if (request.max_tokens < 1)
+    throw Error(fmt::format("an answer of at most {} tokens: must be 1 or more", request.max_tokens));
   request.max_tokens = static_cast<int>(std::min<int64_t>(request.max_tokens, context() - size));
-  auto waiting = std::make_unique<Running>(next_id_, std::move(request), tokenizer_);
-  waiting->answer.prompt_tokens = static_cast<int>(size);
-  waiting_.push_back(std::move(waiting));
+  waiting_.push_back({next_id_, std::make_unique<Answering>(std::move(request), tokenizer_,
+                                                           model_->model().config.vocab)});
   return next_id_++;
 }
 
+std::vector<Engine::Id> Engine::submit(const GenerateRequest& request, int n) {
+  std::vector<Id> ids;
+  for (int i = 0; i < n; ++i) {
+    GenerateRequest one = request;
+    one.sampling.seed += static_cast<uint64_t>(i);
+    ids.push_back(submit(std::move(one)));
+  }
+  return ids;
+}
+
 void Engine::cancel(Id id) {
-  for (auto* list : {&running_})
-    for (auto& r : *list)
-      if (r->id == id) r->cancelled = true;
-  for (auto& r : waiting_)
-    if (r->id == id) r->cancelled = true;
+  for (auto& r : running_)
+    if (r.id == id) r.answering->cancel();
+  for (auto& w : waiting_)
+    if (w.id == id) w.answering->cancel();
 }
 
 std::optional<Answer> Engine::take(Id id) {
@@ -130,147 +82,179 @@ std::optional<Answer> Engine::take(Id id) {
   return answer;
 }
 
-void Engine::finish(Running& r, FinishReason reason) {
-  r.answer.finish = reason;
-  r.answer.seconds = since(r.start);
-  if (r.sequence >= 0) cache_.close(r.sequence);
-  r.sequence = -1;
-  finished_.emplace(r.id, std::move(r.answer));
+void Engine::collect(Id id, Answering& answering) { finished_.emplace(id, std::move(answering.answer())); }
+
+// Whether a request would soon find more of its prompt in the cache: one that is being read now begins alike.
+bool Engine::soon_known(const GenerateRequest& request) const {
+  return std::ranges::any_of(running_, [&](const Running& r) {
+    if (!r.waits_for_prompt || r.answering->request().adapter != request.adapter) return false;
+    const auto read = static_cast<size_t>(cache_.length(r.sequence));
+    return common_prefix(r.answering->request().prompt, request.prompt) > read + 16;
+  });
 }
 
-// Moves the next waiting request into the batch; false where it has to wait.
-bool Engine::admit(int64_t& budget) {
-  if (waiting_.empty() || budget <= 0 || static_cast<int>(running_.size()) >= options_.max_batch) return false;
-  Running& next = *waiting_.front();
-  if (next.cancelled) {
-    finish(next, FinishReason::kCancelled);
-    waiting_.pop_front();
-    return true;
-  }
-  int64_t promised = next.room();
-  for (const auto& r : running_) promised += r->room();
-  if (promised > cache_.capacity() && !running_.empty()) return false;
-  // A prompt that begins like one that is being read now waits for it, and finds its keys in the cache.
-  for (const auto& r : running_) {
-    if (!r->prefilling() || r->request.adapter != next.request.adapter) continue;
-    const auto read = static_cast<size_t>(cache_.length(r->sequence));
-    if (common_prefix(r->request.prompt, next.request.prompt) > read + 16) return false;
-  }
-  next.sequence = cache_.open(next.request.adapter, next.request.prompt);
-  const int32_t known = cache_.length(next.sequence);
-  next.answer.cached_tokens = known;
-  next.pending.assign(next.request.prompt.begin() + known, next.request.prompt.end());
-  running_.push_back(std::move(waiting_.front()));
-  waiting_.pop_front();
+// Whether all that run, and a newcomer that opened its sequence, can be finished: what open sequences hold, shared
+// beginnings once, and all that they may still add.
+bool Engine::fits(const Running& newcomer) const {
+  int64_t need = cache_.held() + newcomer.promised(cache_);
+  for (const Running& r : running_) need += r.promised(cache_);
+  return need <= cache_.capacity();
+}
 
-  Running& r = *running_.back();
-  r.batch_rows = static_cast<int32_t>(std::min<int64_t>(budget, static_cast<int64_t>(r.pending.size())));
-  budget -= r.batch_rows;
-  if (!cache_.append(r.sequence, std::span(r.pending).first(static_cast<size_t>(r.batch_rows)))) r.batch_rows = 0;
+// Moves one waiting request into the batch; false where none can join.
+bool Engine::admit() {
+  if (static_cast<int>(running_.size()) >= options_.max_batch) return false;
+  std::map<int64_t, int> busy;  // running requests of a client
+  for (const Running& r : running_) ++busy[r.answering->request().client];
+  auto next = waiting_.end();
+  int fewest = 0;
+  for (auto w = waiting_.begin(); w != waiting_.end(); ++w) {
+    const GenerateRequest& request = w->answering->request();
+    const auto found = busy.find(request.client);
+    const int count = found == busy.end() ? 0 : found->second;
+    if ((next != waiting_.end() && count >= fewest) || soon_known(request)) continue;
+    next = w;
+    fewest = count;
+    if (count == 0) break;
+  }
+  if (next == waiting_.end()) return false;
+
+  Running r{.id = next->id, .answering = std::move(next->answering)};
+  const GenerateRequest& request = r.answering->request();
+  r.sequence = cache_.open(request.adapter, request.prompt);
+  if (!fits(r) && !running_.empty()) {
+    cache_.close(r.sequence);
+    next->answering = std::move(r.answering);
+    return false;
+  }
+  waiting_.erase(next);
+  const int32_t cached = cache_.length(r.sequence);
+  auto& known = r.answering->known();
+  known.erase(known.begin(), known.begin() + cached);
+  r.answering->answer().cached_tokens = cached;
+  r.answering->begin();
+  running_.push_back(std::move(r));
   return true;
 }
 
-bool Engine::step() {
-  for (auto& r : running_)
-    if (r->cancelled) finish(*r, FinishReason::kCancelled);
-  std::erase_if(running_, [](const auto& r) { return r->sequence < 0; });
+// Gives a sequence up to `most` rows of the step: what is known to come next, then guesses.
+void Engine::take_rows(Running& r, int64_t most) {
+  auto& known = r.answering->known();
+  most = std::min<int64_t>(most, static_cast<int64_t>(known.size()));
+  if (!options_.speculate && !r.waits_for_prompt) most = std::min<int64_t>(most, 1);
+  std::vector<int32_t> tokens(known.begin(), known.begin() + most);
+  r.drafts.clear();
+  if (options_.speculate && !r.waits_for_prompt && most == static_cast<int64_t>(known.size())) {
+    const auto deciding = std::ranges::count_if(running_, [](const Running& o) { return !o.waits_for_prompt; });
+    r.drafts = r.answering->draft(static_cast<int>(deciding),
+                                  static_cast<int>(r.answering->room() - r.answering->length() - 1));
+    tokens.insert(tokens.end(), r.drafts.begin(), r.drafts.end());
+  }
+  if (!cache_.append(r.sequence, tokens)) {  // what it was promised is there; guesses may find no room
+    tokens.resize(static_cast<size_t>(most));
+    r.drafts.clear();
+    if (!cache_.append(r.sequence, tokens)) return;
+  }
+  known.erase(known.begin(), known.begin() + most);
+  r.rows = static_cast<int32_t>(tokens.size());
+}
 
-  // Running answers come first, one row each; what is left of the chunk reads prompts.
+// Running answers come first; what is left of the chunk reads prompts, the same share of each, so that a short one
+// isn't kept waiting by a long one.
+void Engine::share_rows() {
   int64_t budget = options_.chunk;
-  for (auto& r : running_) r->batch_rows = 0;
-  for (const bool decoding : {true, false}) {
-    for (auto& r : running_) {
-      if (r->prefilling() == decoding || budget <= 0) continue;
-      const auto rows = static_cast<int32_t>(std::min<int64_t>(budget, static_cast<int64_t>(r->pending.size())));
-      if (!cache_.append(r->sequence, std::span(r->pending).first(static_cast<size_t>(rows)))) continue;
-      r->batch_rows = rows;
-      budget -= rows;
+  int64_t prompts = 0;
+  for (Running& r : running_) {
+    r.rows = 0;
+    prompts += r.waits_for_prompt ? 1 : 0;
+  }
+  if (prompts < static_cast<int64_t>(running_.size())) budget = std::min(options_.busy_chunk, options_.chunk);
+  for (Running& r : running_) {
+    if (r.waits_for_prompt) continue;
+    take_rows(r, std::max<int64_t>(budget, 1));
+    budget -= r.rows;
+  }
+  if (prompts == 0) return;
+  budget = std::max<int64_t>(budget, options_.busy_chunk / 4);  // answers with many guesses leave room for prompts
+  // Shortest first: what they leave of their share is for those behind.
+  std::vector<Running*> reading;
+  for (Running& r : running_)
+    if (r.waits_for_prompt) reading.push_back(&r);
+  std::ranges::stable_sort(reading, {}, [](Running* r) { return r->answering->known().size(); });
+  for (Running* r : reading) {
+    if (budget <= 0) break;
+    take_rows(*r, (budget + prompts - 1) / prompts);
+    budget -= r->rows;
+    --prompts;
+  }
+}
+
+bool Engine::step() {
+  const auto drop_finished = [this] {
+    for (Running& r : running_) {
+      if (!r.answering->finished()) continue;
+      cache_.close(r.sequence);
+      collect(r.id, *r.answering);
     }
+    std::erase_if(running_, [](const Running& r) { return r.answering->finished(); });
+  };
+  std::erase_if(waiting_, [this](Waiting& w) {
+    if (!w.answering->finished()) return false;
+    collect(w.id, *w.answering);
+    return true;
+  });
+  drop_finished();
+  while (admit()) {
   }
-  while (admit(budget)) {
-  }
-  if (running_.empty()) return !waiting_.empty();
+  drop_finished();
+  // One adapter's rows stand together.
+  std::ranges::stable_sort(running_, {}, [](const Running& r) { return r.answering->request().adapter; });
+  share_rows();
 
   InferBatch batch;
-  std::vector<int32_t> wanted;  // rows whose logits decide the next token
-  std::vector<Running*> deciding;
-  for (auto& r : running_) {
-    if (r->batch_rows == 0) continue;
+  std::vector<int32_t> wanted;  // rows whose logits decide
+  std::vector<std::pair<Running*, int64_t>> deciding;  // and where their logits begin
+  for (Running& r : running_) {
+    if (r.rows == 0) continue;
     const auto first = static_cast<int32_t>(batch.tokens.size());
-    batch.tokens.insert(batch.tokens.end(), r->pending.begin(), r->pending.begin() + r->batch_rows);
-    batch.adapters.insert(batch.adapters.end(), static_cast<size_t>(r->batch_rows), r->request.adapter);
-    cache_.plan(r->sequence, r->batch_rows, first, batch.plan.segments);
-    cache_.slots(r->sequence, r->batch_rows, batch.slots);
-    r->pending.erase(r->pending.begin(), r->pending.begin() + r->batch_rows);
-    if (r->pending.empty()) {
-      wanted.push_back(first + r->batch_rows - 1);
-      deciding.push_back(r.get());
-    }
+    cache_.tokens(r.sequence, r.rows, batch.tokens);
+    batch.adapters.insert(batch.adapters.end(), static_cast<size_t>(r.rows), r.answering->request().adapter);
+    cache_.plan(r.sequence, r.rows, first, batch.plan.segments);
+    cache_.slots(r.sequence, r.rows, batch.slots);
+    if (!r.answering->known().empty()) continue;
+    r.waits_for_prompt = false;
+    deciding.emplace_back(&r, static_cast<int64_t>(wanted.size()));
+    for (int32_t row = r.rows - 1 - static_cast<int32_t>(r.drafts.size()); row < r.rows; ++row)
+      wanted.push_back(first + row);
   }
-  assert(!batch.tokens.empty());
+  if (batch.tokens.empty()) return !running_.empty() || !waiting_.empty();
 
   InferOps ops(*model_, cache_, batch, pool_);
   const Act hidden = model_->model().forward(ops);
   if (!wanted.empty()) {
     const Act logits = ops.logits(hidden, wanted);
-    for (size_t i = 0; i < deciding.size(); ++i)
-      consume(*deciding[i], {logits->row(static_cast<int64_t>(i)), static_cast<size_t>(logits->cols)});
+    for (const auto& [r, first] : deciding) settle(*r, *logits, first);
   }
-  std::erase_if(running_, [](const auto& r) { return r->sequence < 0; });
+  drop_finished();
   return !running_.empty() || !waiting_.empty();
 }
 
-void Engine::consume(Running& r, std::span<const float> logits) {
-  Answer& answer = r.answer;
-  std::vector<uint32_t> allowed;
-  if (r.constraint) {
-    allowed.assign((logits.size() + 31) / 32, 0);
-    r.constraint->mask(allowed);
-    if (const auto openers = r.constraint->call_openers(); answer.tokens.empty() && !openers.empty())
-      answer.call_probability = decide_call(logits, allowed, openers, r.request.call_threshold);
-  }
-  const int32_t token = r.sampler.sample(logits, allowed);
-  if (r.request.log_probs)
-    answer.log_probs.push_back(
-        static_cast<float>(logits[static_cast<size_t>(token)] - log_sum_exp(logits, allowed)));
-  if (answer.tokens.empty()) answer.first_token_s = since(r.start);
-
-  const bool end = !r.request.ignore_end && tokenizer_.ends_answer(token);
-  std::string text;
-  if (!end) {
-    answer.tokens.push_back(token);
-    if (r.constraint) r.constraint->accept(token);
-    text = r.decoder.push(token);
-  }
-  const bool full = static_cast<int>(answer.tokens.size()) >= r.request.max_tokens;
-  if (end || full) text += r.decoder.flush();
-  r.unsent += text;
-
-  // A stop string ends the answer before itself; text that may be the beginning of one is held back.
-  size_t cut = std::string::npos;
-  for (const std::string& stop : r.request.stop)
-    if (!stop.empty()) cut = std::min(cut, r.unsent.find(stop));
-  size_t sure = r.unsent.size();
-  if (cut != std::string::npos) {
-    sure = cut;
-  } else if (!end && !full) {
-    for (const std::string& stop : r.request.stop)
-      for (size_t n = std::min(stop.size(), r.unsent.size()); n > 0; --n)
-        if (r.unsent.ends_with(std::string_view(stop).substr(0, n))) {
-          sure = std::min(sure, r.unsent.size() - n);
-          break;
-        }
-  }
-  bool wanted = true;
-  if (sure > 0) {
-    answer.text.append(r.unsent, 0, sure);
-    if (r.request.on_text) wanted = r.request.on_text(std::string_view(r.unsent).substr(0, sure));
-    r.unsent.erase(0, sure);
-  }
-  if (!wanted) return finish(r, FinishReason::kCancelled);
-  if (end || cut != std::string::npos) return finish(r, FinishReason::kStop);
-  if (full) return finish(r, FinishReason::kLength);
-  r.pending.push_back(token);
+// Decides by the logits behind the last known token, then by those behind each guess as long as it was right: guesses
+// change when tokens are computed, never which.
+void Engine::settle(Running& r, const Activation& logits, int64_t first_row) {
+  auto& known = r.answering->known();
+  const auto offered = static_cast<int32_t>(r.drafts.size());
+  int32_t right = 0;
+  do {
+    r.answering->decide({logits.row(first_row + right), static_cast<size_t>(logits.cols)});
+    while (right < offered && !known.empty() && r.drafts[static_cast<size_t>(right)] == known.front()) {
+      known.pop_front();
+      ++right;
+    }
+  } while (known.empty() && !r.answering->finished());
+  if (offered == 0) return;
+  r.answering->learn(offered, right);
+  cache_.roll_back({r.sequence, cache_.length(r.sequence) - (offered - right)});
 }
 
 std::vector<Answer> Engine::run(std::vector<GenerateRequest> requests, const ProgressFn& progress) {

@@ -230,15 +230,26 @@ void KvCache::plan(Sequence sequence, int32_t count, int32_t query_first, std::v
   }
 }
 
-void KvCache::slots(Sequence sequence, int32_t count, std::vector<int32_t>& out) const {
-  // Up the path: a node that was this sequence's own may have been cut since, because another one shares its beginning.
+// The last `count` of one list of every node on the path, in order. Up the path: a node that was this sequence's own may
+// have been cut since, because another one shares its beginning.
+template <class Member>
+void KvCache::last_of_path(const Node* node, int32_t count, Member list, std::vector<int32_t>& out) {
   const auto first = static_cast<std::ptrdiff_t>(out.size());
-  for (const Node* node = get(sequence).leaf; count > 0; node = node->parent) {
+  for (; count > 0; node = node->parent) {
     assert(node != nullptr);
-    const auto take = std::min<std::ptrdiff_t>(count, static_cast<std::ptrdiff_t>(node->slots.size()));
-    out.insert(out.begin() + first, node->slots.end() - take, node->slots.end());
+    const std::vector<int32_t>& values = node->*list;
+    const auto take = std::min<std::ptrdiff_t>(count, static_cast<std::ptrdiff_t>(values.size()));
+    out.insert(out.begin() + first, values.end() - take, values.end());
     count -= static_cast<int32_t>(take);
   }
+}
+
+void KvCache::slots(Sequence sequence, int32_t count, std::vector<int32_t>& out) const {
+  last_of_path(get(sequence).leaf, count, &Node::slots, out);
+}
+
+void KvCache::tokens(Sequence sequence, int32_t count, std::vector<int32_t>& out) const {
+  last_of_path(get(sequence).leaf, count, &Node::tokens, out);
 }
 
 void KvCache::close(Sequence sequence) {

@@ -39,6 +39,7 @@ class KvCache : public LayerState {
   void plan(Sequence sequence, int32_t count, int32_t query_first, std::vector<AttentionSegment>& out) const;
   // Slots of the last `count` tokens, in order.
   void slots(Sequence sequence, int32_t count, std::vector<int32_t>& out) const;
+  void tokens(Sequence sequence, int32_t count, std::vector<int32_t>& out) const;  // the last `count`, in order
   void close(Sequence sequence);  // what it held stays in the tree until evicted
 
   Snapshot snapshot(Sequence sequence) const override;
@@ -65,6 +66,8 @@ class KvCache : public LayerState {
   void release_slots(Node* node, int32_t from);
   void touch(Node* node);
   std::vector<KeyRange> ranges(const Node* leaf) const;
+  template <class Member>
+  static void last_of_path(const Node* node, int32_t count, Member list, std::vector<int32_t>& out);
   OpenSequence& get(Sequence sequence) const;
 
   KvCacheOptions options_;

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <map>
 
 #include "calls/tool.h"
 #include "core/error.h"
+#include "core/random.h"
 #include "core/thread_pool.h"
 #include "stories.h"
 
@@ -34,6 +37,16 @@ Answer one(Engine& e, GenerateRequest request) {
   std::vector<GenerateRequest> requests;
   requests.push_back(std::move(request));
   return std::move(e.run(std::move(requests)).front());
+}
+
+TokenTable table_of(const Engine& e) {
+  TokenTable table;
+  for (int32_t id = 0; id < e.tokenizer().vocab_size(); ++id) {
+    table.bytes.push_back(e.tokenizer().token_bytes(id));
+    table.special.push_back(e.tokenizer().is_special(id));
+  }
+  table.stop_ids = e.tokenizer().end_ids();
+  return table;
 }
 
 TEST(Engine, WritesTheDocumentedStory) {
@@ -76,11 +89,8 @@ TEST(Engine, AnswersTheSameAloneAndInCompany) {
 TEST(Engine, CallsWhereACallIsAsLikelyAsTheThreshold) {
   THIMBLE_REQUIRE_STORIES();
   Engine e = engine();
-  TokenTable table;
-  for (int32_t id = 0; id < e.tokenizer().vocab_size(); ++id) table.bytes.push_back(e.tokenizer().token_bytes(id));
-  table.stop_ids = e.tokenizer().end_ids();
   const auto tools = parse_tools(R"([{"name": "stop"}])", "tools");
-  const ConstraintSet constraint = ConstraintFactory(table).compile(tools);
+  const ConstraintSet constraint = ConstraintFactory(table_of(e)).compile(tools);
   const auto ask = [&](std::optional<double> threshold) {
     GenerateRequest request = greedy(e, "Once upon a time", 24);
     request.constraint = &constraint;
@@ -101,6 +111,159 @@ TEST(Engine, CallsWhereACallIsAsLikelyAsTheThreshold) {
   ASSERT_GE(forced.log_probs.size(), forced.tokens.size());
   for (const float log_prob : forced.log_probs) EXPECT_LE(log_prob, 1e-6f);
   EXPECT_EQ(ask(2).text, free.text);
+}
+
+constexpr const char* kTools = R"([{"name": "open_the_door", "parameters": {"type": "object", "properties":
+  {"animal": {"type": "string", "enum": ["big_red_dog", "small_cat"]}, "how_many": {"type": "integer"}},
+  "required": ["animal", "how_many"], "additionalProperties": false}}, {"name": "stop"}])";
+
+TEST(Engine, SaysTheSameWithAndWithoutSpeculation) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string twice = "Lily had a red ball. Tom had a red ball. Lily had a";
+  Engine with = engine({.cache_tokens = 2048}), without = engine({.cache_tokens = 2048, .speculate = false});
+  const auto tools = parse_tools(kTools, "tools");
+  const ConstraintFactory factory(table_of(with));
+  const ConstraintSet calls = factory.compile(tools, {.mode = CallMode::kRequired, .most_calls = 2});
+  const ConstraintSet free_choice = factory.compile(tools);
+  int accepted = 0, forced = 0;
+  for (const bool company : {false, true}) {
+    for (const float temperature : {0.0f, 0.8f}) {
+      const auto requests = [&](const Engine& e) {
+        std::vector<GenerateRequest> out;
+        for (uint64_t seed = 0; seed < 4; ++seed)
+          for (const ConstraintSet* constraint : {static_cast<const ConstraintSet*>(nullptr), &calls, &free_choice}) {
+            out.push_back(greedy(e, twice, 60));
+            out.back().sampling = {.temperature = temperature, .seed = seed};
+            out.back().constraint = constraint;
+            out.back().log_probs = true;
+          }
+        return out;
+      };
+      std::vector<Answer> fast, slow;
+      if (company) {
+        fast = with.run(requests(with));
+        slow = without.run(requests(without));
+      } else {
+        for (GenerateRequest& request : requests(with)) fast.push_back(one(with, std::move(request)));
+        for (GenerateRequest& request : requests(without)) slow.push_back(one(without, std::move(request)));
+      }
+      for (size_t i = 0; i < fast.size(); ++i) {
+        EXPECT_EQ(fast[i].tokens, slow[i].tokens) << i << ", temperature " << temperature;
+        EXPECT_EQ(fast[i].text, slow[i].text);
+        EXPECT_EQ(fast[i].log_probs, slow[i].log_probs);
+        EXPECT_EQ(fast[i].forced_tokens, slow[i].forced_tokens);
+        EXPECT_EQ(slow[i].drafted_tokens, 0);
+        accepted += fast[i].accepted_tokens;
+        forced += fast[i].forced_tokens;
+      }
+    }
+  }
+  EXPECT_GT(accepted, 20);
+  EXPECT_GT(forced, 100);
+  EXPECT_EQ(with.cache().held(), 0);
+}
+
+TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  const auto tools = parse_tools(R"([{"name": "stop", "parameters": {"type": "object", "properties": {},
+                                      "additionalProperties": false}}])", "tools");
+  const ConstraintSet set = ConstraintFactory(table_of(e)).compile(tools, {.mode = CallMode::kRequired, .most_calls = 1});
+  GenerateRequest request = greedy(e, "Once upon a time", 100);
+  request.constraint = &set;
+  const Answer a = one(e, std::move(request));
+  EXPECT_EQ(a.finish, FinishReason::kStop);
+  EXPECT_TRUE(a.text.starts_with("<tool_call>\n{\"name\": \"stop\"")) << a.text;
+  // The vocabulary puts a space in front of a text; in the middle of one there is none.
+  const auto whole = e.tokenizer().encode("\n" + a.text);
+  ASSERT_GE(whole.size(), a.tokens.size());
+  EXPECT_TRUE(std::equal(a.tokens.begin(), a.tokens.begin() + 10, whole.end() - static_cast<int>(a.tokens.size())));
+  EXPECT_GE(a.forced_tokens, static_cast<int>(a.tokens.size()) - 2);
+}
+
+TEST(Engine, ComputesThePromptOfSeveralAnswersOnce) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  GenerateRequest request = greedy(e, "One day, Tom went to the park with his mom and saw a red ball. He", 12);
+  request.sampling = {.temperature = 1, .seed = 7};
+  const auto ids = e.submit(request, 4);
+  while (e.step()) {
+  }
+  std::vector<Answer> answers;
+  for (const auto id : ids) answers.push_back(*e.take(id));
+  EXPECT_EQ(answers[0].cached_tokens, 0);
+  for (size_t i = 1; i < answers.size(); ++i) EXPECT_EQ(answers[i].cached_tokens, answers[i].prompt_tokens - 1);
+  EXPECT_NE(answers[0].tokens, answers[1].tokens);
+  request.sampling.seed = 9;
+  EXPECT_EQ(one(e, request).tokens, answers[2].tokens);
+}
+
+TEST(Engine, LetsClientsTakeTurns) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine({.cache_tokens = 2048, .max_batch = 2});
+  std::vector<Engine::Id> greedy_client;
+  for (int i = 0; i < 10; ++i) {
+    greedy_client.push_back(e.submit(greedy(e, "Tom number " + std::to_string(i), 8)));
+  }
+  GenerateRequest request = greedy(e, "Lily", 8);
+  request.client = 1;
+  const auto other = e.submit(std::move(request));
+  int done_before = 0;
+  while (e.step()) {
+    if (e.take(other)) break;
+    for (const auto id : greedy_client) done_before += e.take(id) ? 1 : 0;
+  }
+  EXPECT_LE(done_before, 2);  // those that ran when it came
+}
+
+TEST(Engine, AnswersAShortPromptBesideALongOne) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine({.cache_tokens = 2048, .max_batch = 4, .chunk = 32, .busy_chunk = 16, .speculate = false});
+  std::string story;
+  for (int i = 0; i < 30; ++i) story += " Tom saw a red ball and a dog number " + std::to_string(i) + ".";
+  GenerateRequest long_request = greedy(e, story, 4);
+  ASSERT_GT(long_request.prompt.size(), 300u);
+  long_request.prompt.resize(300);
+  const auto slow = e.submit(std::move(long_request));
+  e.step();
+  const auto quick = e.submit(greedy(e, "Lily", 4));
+  for (int steps = 0; steps < 6; ++steps) e.step();
+  EXPECT_TRUE(e.take(quick));
+  EXPECT_FALSE(e.take(slow));
+}
+
+TEST(Engine, LosesNothingWhereThousandsAreQueuedAndCancelled) {
+  THIMBLE_REQUIRE_STORIES();
+  const char* asked = std::getenv("THIMBLE_STRESS_REQUESTS");
+  const int count = asked == nullptr ? 500 : std::atoi(asked);
+  Engine e = engine({.cache_tokens = 256, .max_batch = 8, .chunk = 32, .busy_chunk = 16});
+  const auto tools = parse_tools(kTools, "tools");
+  const ConstraintSet calls = ConstraintFactory(table_of(e)).compile(tools);
+  const std::vector<std::string> beginnings = {"Once upon a time", "Once upon a time there was a dog", "Lily", "The"};
+  Random random(11);
+  std::vector<Engine::Id> open;
+  std::map<Engine::Id, int> finished;
+  for (int submitted = 0; submitted < count || !open.empty();) {
+    for (uint64_t i = random.below(8); i > 0 && submitted < count; --i, ++submitted) {
+      GenerateRequest request = greedy(e, beginnings[random.below(4)], 1 + static_cast<int>(random.below(24)));
+      request.sampling = {.temperature = random.below(2) == 0 ? 0.0f : 1.0f, .seed = random.next()};
+      request.client = static_cast<int64_t>(random.below(3));
+      if (random.below(4) == 0) request.constraint = &calls;
+      if (random.below(8) == 0) request.on_text = [](std::string_view) { return false; };
+      open.push_back(e.submit(std::move(request)));
+    }
+    for (uint64_t i = random.below(3); i > 0 && !open.empty(); --i) e.cancel(open[random.below(open.size())]);
+    e.step();
+    std::erase_if(open, [&](const auto id) {
+      const bool done = e.take(id).has_value();
+      if (done) ++finished[id];
+      return done;
+    });
+  }
+  EXPECT_EQ(finished.size(), static_cast<size_t>(count));
+  EXPECT_EQ(e.cache().held(), 0);
+  EXPECT_LE(e.cache().used(), 256);
+  EXPECT_FALSE(e.step());
 }
 
 TEST(Engine, ReadsASharedBeginningOnce) {

@@ -1,0 +1,185 @@
+#include "infer/answering.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "kernels/logits.h"
+
+namespace thimble {
+namespace {
+
+double since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Leaves in `allowed` either the tokens that open a call or the others, as the threshold says; gives the probability
+// of opening one.
+double decide_call(std::span<const float> logits, std::span<uint32_t> allowed, std::span<const uint32_t> openers,
+                   std::optional<double> threshold) {
+  std::vector<uint32_t> calls(allowed.size());
+  for (size_t i = 0; i < allowed.size(); ++i) calls[i] = i < openers.size() ? allowed[i] & openers[i] : 0;
+  const double probability = std::exp(log_sum_exp(logits, calls) - log_sum_exp(logits, allowed));
+  if (threshold) {
+    const bool call = probability >= *threshold;
+    for (size_t i = 0; i < allowed.size(); ++i) allowed[i] = call ? calls[i] : allowed[i] & ~calls[i];
+  }
+  return probability;
+}
+
+}  // namespace
+
+Answering::Answering(GenerateRequest request, const Tokenizer& tokenizer, int vocab)
+    : request_(std::move(request)),
+      tokenizer_(tokenizer),
+      words_((static_cast<size_t>(std::max(vocab, tokenizer.vocab_size())) + 31) / 32),
+      sampler_(request_.sampling),
+      decoder_(tokenizer) {
+  answer_.prompt_tokens = static_cast<int>(request_.prompt.size());
+  known_.assign(request_.prompt.begin(), request_.prompt.end());
+}
+
+void Answering::begin() {
+  if (request_.constraint == nullptr) return;
+  constraint_ = request_.constraint->start();
+  take_forced();
+}
+
+// Asks the constraint what may come next; gives how many tokens.
+int Answering::allowed_tokens() {
+  allowed_.assign(words_, 0);
+  constraint_->mask(allowed_);
+  int count = 0;
+  for (const uint32_t word : allowed_) count += std::popcount(word);
+  return count;
+}
+
+// Text as the tokenizer writes it in the middle of a text; empty where it has no tokens that write exactly this.
+std::vector<int32_t> Answering::canonical(const std::string& text) const {
+  // SentencePiece-like vocabularies put a space before a text's beginning: there a line end stands in front, and goes.
+  for (const std::string_view front : {"", "\n"}) {
+    std::string whole(front);
+    whole += text;
+    std::vector<int32_t> tokens = tokenizer_.encode(whole);
+    std::string bytes;
+    while (!tokens.empty()) {
+      bytes.clear();
+      for (const int32_t token : tokens) bytes += tokenizer_.token_bytes(token);
+      if (bytes.size() <= text.size()) break;
+      tokens.erase(tokens.begin());
+    }
+    if (bytes == text) return tokens;
+  }
+  return {};
+}
+
+void Answering::take_forced() {
+  while (!finished_) {
+    const int count = allowed_tokens();
+    if (count == 0) return finish(FinishReason::kStop);  // the grammar ended, and the end token was ignored
+    if (count == 1) {
+      for (size_t i = 0; i < allowed_.size(); ++i)
+        if (allowed_[i] != 0) {
+          if (request_.log_probs) answer_.log_probs.push_back(0);  // certain
+          ++answer_.forced_tokens;
+          say(static_cast<int32_t>(32 * i) + std::countr_zero(allowed_[i]));
+          break;
+        }
+      continue;
+    }
+    // The last token is left to the model: what comes after the forced text may belong to it.
+    const std::vector<int32_t> tokens = canonical(constraint_->forced());
+    for (size_t i = 0; i + 1 < tokens.size() && !finished_; ++i) {
+      if (request_.log_probs) answer_.log_probs.push_back(0);
+      ++answer_.forced_tokens;
+      say(tokens[i]);
+    }
+    if (tokens.size() < 2) return;
+  }
+}
+
+void Answering::decide(std::span<const float> logits) {
+  if (constraint_) {
+    if (const auto openers = constraint_->call_openers(); answer_.tokens.empty() && !openers.empty())
+      answer_.call_probability = decide_call(logits, allowed_, openers, request_.call_threshold);
+  }
+  const int32_t token = sampler_.sample(logits, allowed_);
+  if (request_.log_probs)
+    answer_.log_probs.push_back(logits[static_cast<size_t>(token)] - log_sum_exp(logits, allowed_));
+  say(token);
+  if (constraint_ && !finished_) take_forced();
+}
+
+void Answering::say(int32_t token) {
+  if (!started()) answer_.first_token_s = since(start_);
+  if (!request_.ignore_end && tokenizer_.ends_answer(token)) {
+    send(decoder_.flush(), true);
+    return finish(FinishReason::kStop);
+  }
+  answer_.tokens.push_back(token);
+  if (drafter_) drafter_->push(token);
+  if (constraint_) constraint_->accept(token);
+  std::string text = decoder_.push(token);
+  const bool full = static_cast<int>(answer_.tokens.size()) >= request_.max_tokens;
+  if (full) text += decoder_.flush();
+  send(std::move(text), full);
+  if (full) return finish(FinishReason::kLength);
+  known_.push_back(token);
+}
+
+// A stop string ends the answer before itself; text that may be the beginning of one is held back.
+void Answering::send(std::string text, bool last) {
+  unsent_ += text;
+  size_t cut = std::string::npos;
+  for (const std::string& stop : request_.stop)
+    if (!stop.empty()) cut = std::min(cut, unsent_.find(stop));
+  size_t sure = unsent_.size();
+  if (cut != std::string::npos) {
+    sure = cut;
+  } else if (!last) {
+    for (const std::string& stop : request_.stop)
+      for (size_t n = std::min(stop.size(), unsent_.size()); n > 0; --n)
+        if (unsent_.ends_with(std::string_view(stop).substr(0, n))) {
+          sure = std::min(sure, unsent_.size() - n);
+          break;
+        }
+  }
+  bool wanted = true;
+  if (sure > 0) {
+    answer_.text.append(unsent_, 0, sure);
+    if (request_.on_text) wanted = request_.on_text(std::string_view(unsent_).substr(0, sure));
+    unsent_.erase(0, sure);
+  }
+  if (!wanted) return finish(FinishReason::kCancelled);
+  if (cut != std::string::npos) finish(FinishReason::kStop);
+}
+
+// The first reason stands.
+void Answering::finish(FinishReason reason) {
+  if (finished_) return;
+  finished_ = true;
+  answer_.finish = reason;
+  answer_.seconds = since(start_);
+}
+
+std::vector<int32_t> Answering::draft(int running, int most) {
+  if (!drafter_) {
+    drafter_.emplace(request_.prompt);
+    for (const int32_t token : answer_.tokens) drafter_->push(token);
+  }
+  std::vector<int32_t> tokens = drafter_->draft(running, most);
+  if (!constraint_) return tokens;
+  size_t taken = 0;
+  while (taken < tokens.size() && constraint_->accept(tokens[taken])) ++taken;
+  constraint_->rollback(static_cast<int>(taken));
+  tokens.resize(taken);
+  return tokens;
+}
+
+void Answering::learn(int offered, int accepted) {
+  answer_.drafted_tokens += offered;
+  answer_.accepted_tokens += accepted;
+  drafter_->learn(offered, accepted);
+}
+
+}  // namespace thimble

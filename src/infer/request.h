@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calls/constraint.h"
+#include "infer/sampler.h"
+
+namespace thimble {
+
+struct GenerateRequest {
+  std::vector<int32_t> prompt;
+  int max_tokens = 256;
+  SamplingOptions sampling;
+  std::vector<std::string> stop;                   // the answer ends before the first of these
+  const ConstraintSet* constraint = nullptr;       // must outlive the request
+  // With a constraint that leaves the choice between calls and text: the answer calls where all tokens that open a call
+  // are together at least this likely. Not given: the first token decides as any other. What text says can begin in
+  // many ways, each less likely than the one way to begin a call, so that the likeliest token calls too often.
+  std::optional<double> call_threshold;
+  bool log_probs = false;                          // fill in Answer::log_probs
+  int adapter = 0;                                 // as add_adapter returned; 0: the base model
+  int64_t client = 0;                              // whose request it is: waiting clients take turns
+  bool ignore_end = false;                         // go on after end-of-text tokens
+  std::function<bool(std::string_view)> on_text;  // each piece of text as it is sure; return false to cancel
+};
+
+enum class FinishReason { kStop, kLength, kCancelled };
+
+struct Answer {
+  std::vector<int32_t> tokens;  // without the end token
+  std::string text;
+  FinishReason finish = FinishReason::kStop;
+  int prompt_tokens = 0;
+  int cached_tokens = 0;      // of the prompt, found in the cache
+  int forced_tokens = 0;      // of the answer: the constraint left no choice
+  int drafted_tokens = 0;     // guessed by look-up ...
+  int accepted_tokens = 0;    // ... and right
+  std::optional<double> call_probability;  // of opening a call, where the constraint left the choice
+  std::vector<float> log_probs;  // where asked for: of each token, then of the end, among those that were allowed
+  double first_token_s = 0;   // from submit to the first token
+  double seconds = 0;         // from submit to the end
+};
+
+}  // namespace thimble
