@@ -162,12 +162,12 @@ void Answering::finish(FinishReason reason) {
   answer_.seconds = since(start_);
 }
 
-std::vector<int32_t> Answering::draft(int running, int most) {
+std::vector<int32_t> Answering::draft(LookupOdds& odds, int running, int most) {
   if (!drafter_) {
     drafter_.emplace(request_.prompt);
     for (const int32_t token : answer_.tokens) drafter_->push(token);
   }
-  std::vector<int32_t> tokens = drafter_->draft(running, most);
+  std::vector<int32_t> tokens = drafter_->draft(odds, running, most);
   if (!constraint_) return tokens;
   size_t taken = 0;
   while (taken < tokens.size() && constraint_->accept(tokens[taken])) ++taken;
@@ -176,10 +176,10 @@ std::vector<int32_t> Answering::draft(int running, int most) {
   return tokens;
 }
 
-void Answering::learn(int offered, int accepted) {
+void Answering::learn(LookupOdds& odds, int offered, int right) {
   answer_.drafted_tokens += offered;
-  answer_.accepted_tokens += accepted;
-  drafter_->learn(offered, accepted);
+  answer_.accepted_tokens += right;
+  odds.learn(drafter_->matched(), offered, right);
 }
 
 }  // namespace thimble

@@ -35,8 +35,8 @@ class Answering {
   void decide(std::span<const float> logits);
 
   // Guesses at most `most` tokens behind known(), all of which the constraint allows; see LookupDrafter.
-  std::vector<int32_t> draft(int running, int most);
-  void learn(int offered, int accepted);
+  std::vector<int32_t> draft(LookupOdds& odds, int running, int most);
+  void learn(LookupOdds& odds, int offered, int right);
 
   void cancel() { finish(FinishReason::kCancelled); }
   bool finished() const { return finished_; }

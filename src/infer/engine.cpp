@@ -146,7 +146,7 @@ void Engine::take_rows(Running& r, int64_t most) {
   r.drafts.clear();
   if (options_.speculate && !r.waits_for_prompt && most == static_cast<int64_t>(known.size())) {
     const auto deciding = std::ranges::count_if(running_, [](const Running& o) { return !o.waits_for_prompt; });
-    r.drafts = r.answering->draft(static_cast<int>(deciding),
+    r.drafts = r.answering->draft(odds_, static_cast<int>(deciding),
                                   static_cast<int>(r.answering->room() - r.answering->length() - 1));
     tokens.insert(tokens.end(), r.drafts.begin(), r.drafts.end());
   }
@@ -253,7 +253,7 @@ void Engine::settle(Running& r, const Activation& logits, int64_t first_row) {
     }
   } while (known.empty() && !r.answering->finished());
   if (offered == 0) return;
-  r.answering->learn(offered, right);
+  r.answering->learn(odds_, offered, right);
   cache_.roll_back({r.sequence, cache_.length(r.sequence) - (offered - right)});
 }
 

@@ -93,6 +93,7 @@ class Engine {
   std::vector<Running> running_;
   std::map<Id, Answer> finished_;
   ActivationPool pool_;
+  LookupOdds odds_;
   Id next_id_ = 1;
 };
 
