@@ -2,7 +2,7 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz oracle peers bench clean
+.PHONY: help setup build demo test fuzz sanitize oracle peers bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,10 @@ fuzz: ## fuzz every parser of foreign bytes for SECONDS=600 each
 	@tools/setup.sh test
 	@tools/fuzz.sh $(or $(SECONDS),600)
 
+sanitize: ## the engine's tests under address and thread sanitizers, 10,000 requests queued and cancelled at random
+	@tools/setup.sh test
+	@tools/sanitize.sh
+
 oracle: ## compare live with transformers, peft, tokenizers and jinja2 in a virtual environment
 	@tools/setup.sh oracle
 	@cmake -G Ninja -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DTHIMBLE_TESTS=ON > /dev/null
@@ -41,4 +45,4 @@ peers: ## build llama.cpp and measure side by side with it and with PyTorch + PE
 	@bench/peers/run.sh
 
 clean: ## remove what was built here
-	rm -rf $(BUILD) build-fuzz
+	rm -rf $(BUILD) build-fuzz build-address build-thread

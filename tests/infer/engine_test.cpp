@@ -181,6 +181,46 @@ TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
   EXPECT_GE(a.forced_tokens, static_cast<int>(a.tokens.size()) - 2);
 }
 
+// A small adapter of every linear layer, with values from a seed.
+LoraAdapter random_adapter(const Model& model, uint64_t seed, int rank) {
+  LoraAdapter adapter{.rank = rank, .alpha = 2.0f * static_cast<float>(rank)};
+  Random random(seed);
+  for (const Linear& layer : model.linears) {
+    if (&layer == model.head) continue;
+    LoraModule module{.in = layer.in(), .out = layer.out(), .a = {}, .b = {}};
+    for (int64_t i = 0; i < rank * layer.in(); ++i)
+      module.a.push_back(static_cast<float>(random.normal() / std::sqrt(static_cast<double>(layer.in()))));
+    for (int64_t i = 0; i < rank * layer.out(); ++i) module.b.push_back(static_cast<float>(0.2 * random.normal()));
+    adapter.modules.emplace(layer.name, std::move(module));
+  }
+  return adapter;
+}
+
+TEST(Engine, AnswersForSeveralAdaptersInOneBatch) {
+  THIMBLE_REQUIRE_STORIES();
+  auto prepared = std::make_shared<PreparedModel>(load_model(test::stories_model()));
+  ASSERT_EQ(prepared->add_adapter(random_adapter(prepared->model(), 1, 4)), 1);
+  ASSERT_EQ(prepared->add_adapter(random_adapter(prepared->model(), 2, 8)), 2);
+  const Tokenizer tokenizer = Tokenizer::from(prepared->model().vocabulary);
+  const auto request = [&](const Engine& e, int adapter) {
+    GenerateRequest out = greedy(e, "Once upon a time, Tom", 24);
+    out.adapter = adapter;
+    return out;
+  };
+  std::vector<std::vector<int32_t>> alone;
+  for (int adapter = 0; adapter < 3; ++adapter) {
+    Engine e(prepared, tokenizer, {.cache_tokens = 1024});
+    alone.push_back(one(e, request(e, adapter)).tokens);
+  }
+  EXPECT_NE(alone[0], alone[1]);
+  EXPECT_NE(alone[1], alone[2]);
+  Engine e(prepared, tokenizer, {.cache_tokens = 1024});
+  std::vector<GenerateRequest> requests;
+  for (int i = 0; i < 9; ++i) requests.push_back(request(e, (i * 2) % 3));
+  const auto answers = e.run(std::move(requests));
+  for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].tokens, alone[(i * 2) % 3]) << i;
+}
+
 TEST(Engine, ComputesThePromptOfSeveralAnswersOnce) {
   THIMBLE_REQUIRE_STORIES();
   Engine e = engine();
