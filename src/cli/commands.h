@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string adapter;            // a PEFT folder; empty: none, or the newest run of a job
   std::string precision = "fast"; // fast | f32
   int64_t context = 0;            // tokens of cache; 0: what the model was trained for, at most 8,192
+  std::string draft;              // a smaller model of the same vocabulary that guesses ahead; empty: none
   bool speculate = true;          // forced and guessed text in one pass; the answers are the same without
 };
 

@@ -23,6 +23,7 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
       ->check(CLI::IsMember({"fast", "f32"}));
   app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
+  app.add_option("--draft", o.draft, "a smaller model of the same vocabulary that guesses ahead: the same answers");
   app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
 }
 

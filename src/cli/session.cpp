@@ -33,6 +33,8 @@ Session open_session(const ModelOptions& options, int batch) {
   engine.cache_tokens = options.context > 0 ? options.context : std::min<int64_t>(model->config.context, 8192);
   engine.max_batch = batch;
   engine.speculate = options.speculate;
+  if (!options.draft.empty())
+    engine.draft = std::make_shared<PreparedModel>(load_model(resolve_model(options.draft)), prepared->precision());
   session.engine = std::make_unique<Engine>(prepared, Tokenizer::from(model->vocabulary), engine);
   return session;
 }

@@ -162,12 +162,20 @@ void Answering::finish(FinishReason reason) {
   answer_.seconds = since(start_);
 }
 
-std::vector<int32_t> Answering::draft(LookupOdds& odds, int running, int most) {
-  if (!drafter_) {
-    drafter_.emplace(request_.prompt);
-    for (const int32_t token : answer_.tokens) drafter_->push(token);
-  }
-  std::vector<int32_t> tokens = drafter_->draft(odds, running, most);
+Answering::Guess Answering::look_up(SpeculationOdds& odds, int running) {
+  if (!drafter_) drafter_.emplace(text());
+  std::vector<int32_t> tokens = drafter_->draft(odds, running, static_cast<int>(left()) - 1);
+  return {possible(std::move(tokens)), drafter_->matched()};
+}
+
+std::vector<int32_t> Answering::text() const {
+  std::vector<int32_t> out = request_.prompt;
+  out.insert(out.end(), answer_.tokens.begin(), answer_.tokens.end());
+  return out;
+}
+
+std::vector<int32_t> Answering::possible(std::vector<int32_t> tokens) {
+  if (static_cast<int64_t>(tokens.size()) >= left()) tokens.resize(static_cast<size_t>(std::max<int64_t>(left() - 1, 0)));
   if (!constraint_) return tokens;
   size_t taken = 0;
   while (taken < tokens.size() && constraint_->accept(tokens[taken])) ++taken;
@@ -176,10 +184,9 @@ std::vector<int32_t> Answering::draft(LookupOdds& odds, int running, int most) {
   return tokens;
 }
 
-void Answering::learn(LookupOdds& odds, int offered, int right) {
+void Answering::count_guess(int offered, int right) {
   answer_.drafted_tokens += offered;
   answer_.accepted_tokens += right;
-  odds.learn(drafter_->matched(), offered, right);
 }
 
 }  // namespace thimble

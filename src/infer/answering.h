@@ -34,9 +34,16 @@ class Answering {
   // Chooses a token by its logits [vocab], and takes what must follow it. Ends the answer or leaves known() not empty.
   void decide(std::span<const float> logits);
 
-  // Guesses at most `most` tokens behind known(), all of which the constraint allows; see LookupDrafter.
-  std::vector<int32_t> draft(LookupOdds& odds, int running, int most);
-  void learn(LookupOdds& odds, int offered, int right);
+  // A guess at what comes behind known(), and where it comes from (SpeculationOdds).
+  struct Guess {
+    std::vector<int32_t> tokens;
+    int source = 0;
+  };
+  Guess look_up(SpeculationOdds& odds, int running);
+  std::vector<int32_t> text() const;  // tokens of the prompt and of what was said
+  // As many of the tokens from the front as the constraint lets follow and the answer has room for.
+  std::vector<int32_t> possible(std::vector<int32_t> tokens);
+  void count_guess(int offered, int right);
 
   void cancel() { finish(FinishReason::kCancelled); }
   bool finished() const { return finished_; }
@@ -44,6 +51,7 @@ class Answering {
   int64_t room() const {  // tokens of prompt and answer at most
     return static_cast<int64_t>(request_.prompt.size()) + request_.max_tokens;
   }
+  int64_t left() const { return request_.max_tokens - static_cast<int64_t>(answer_.tokens.size()); }
   int64_t length() const {  // of prompt and answer so far
     return static_cast<int64_t>(request_.prompt.size() + answer_.tokens.size());
   }

@@ -31,7 +31,9 @@ Engine::Engine(std::shared_ptr<const PreparedModel> model, Tokenizer tokenizer, 
     : model_(std::move(model)),
       tokenizer_(std::move(tokenizer)),
       options_(options),
-      cache_(cache_options(*model_, options_)) {}
+      cache_(cache_options(*model_, options_)) {
+  if (options_.draft) draft_ = std::make_unique<DraftModel>(options_.draft, tokenizer_, options_.cache_tokens);
+}
 
 int64_t Engine::context() const {
   return std::min<int64_t>(model_->model().config.context, options_.cache_tokens);
@@ -137,22 +139,38 @@ bool Engine::admit() {
   return true;
 }
 
+// Guesses how the running answers go on.
+void Engine::guess() {
+  if (!options_.speculate) return;
+  const auto deciding =
+      static_cast<int>(std::ranges::count_if(running_, [](const Running& r) { return !r.waits_for_prompt; }));
+  std::vector<Running*> unguessed;
+  for (Running& r : running_) {
+    if (r.waits_for_prompt) continue;
+    r.guess = r.answering->look_up(odds_, deciding);
+    if (r.guess.tokens.empty() && r.answering->left() > 1) unguessed.push_back(&r);
+  }
+  if (!draft_ || unguessed.empty() ||
+      !odds_.pays(SpeculationOdds::kDraftModel, deciding, draft_->cost(*model_)))
+    return;
+  std::vector<DraftModel::Text> texts;
+  for (const Running* r : unguessed) texts.push_back({r->answering->text(), options_.draft_tokens});
+  auto guesses = draft_->guess(texts);
+  for (size_t i = 0; i < unguessed.size(); ++i)
+    unguessed[i]->guess = {unguessed[i]->answering->possible(std::move(guesses[i])), SpeculationOdds::kDraftModel};
+}
+
 // Gives a sequence up to `most` rows of the step: what is known to come next, then guesses.
 void Engine::take_rows(Running& r, int64_t most) {
   auto& known = r.answering->known();
   most = std::min<int64_t>(most, static_cast<int64_t>(known.size()));
   if (!options_.speculate && !r.waits_for_prompt) most = std::min<int64_t>(most, 1);
   std::vector<int32_t> tokens(known.begin(), known.begin() + most);
-  r.drafts.clear();
-  if (options_.speculate && !r.waits_for_prompt && most == static_cast<int64_t>(known.size())) {
-    const auto deciding = std::ranges::count_if(running_, [](const Running& o) { return !o.waits_for_prompt; });
-    r.drafts = r.answering->draft(odds_, static_cast<int>(deciding),
-                                  static_cast<int>(r.answering->room() - r.answering->length() - 1));
-    tokens.insert(tokens.end(), r.drafts.begin(), r.drafts.end());
-  }
+  if (most < static_cast<int64_t>(known.size())) r.guess = {};
+  tokens.insert(tokens.end(), r.guess.tokens.begin(), r.guess.tokens.end());
   if (!cache_.append(r.sequence, tokens)) {  // what it was promised is there; guesses may find no room
     tokens.resize(static_cast<size_t>(most));
-    r.drafts.clear();
+    r.guess = {};
     if (!cache_.append(r.sequence, tokens)) return;
   }
   known.erase(known.begin(), known.begin() + most);
@@ -166,9 +184,11 @@ void Engine::share_rows() {
   int64_t prompts = 0;
   for (Running& r : running_) {
     r.rows = 0;
+    r.guess = {};
     prompts += r.waits_for_prompt ? 1 : 0;
   }
   if (prompts < static_cast<int64_t>(running_.size())) budget = std::min(options_.busy_chunk, options_.chunk);
+  guess();
   for (Running& r : running_) {
     if (r.waits_for_prompt) continue;
     take_rows(r, std::max<int64_t>(budget, 1));
@@ -224,7 +244,7 @@ bool Engine::step() {
     if (!r.answering->known().empty()) continue;
     r.waits_for_prompt = false;
     deciding.emplace_back(&r, static_cast<int64_t>(wanted.size()));
-    for (int32_t row = r.rows - 1 - static_cast<int32_t>(r.drafts.size()); row < r.rows; ++row)
+    for (int32_t row = r.rows - 1 - static_cast<int32_t>(r.guess.tokens.size()); row < r.rows; ++row)
       wanted.push_back(first + row);
   }
   if (batch.tokens.empty()) return !running_.empty() || !waiting_.empty();
@@ -243,17 +263,19 @@ bool Engine::step() {
 // change when tokens are computed, never which.
 void Engine::settle(Running& r, const Activation& logits, int64_t first_row) {
   auto& known = r.answering->known();
-  const auto offered = static_cast<int32_t>(r.drafts.size());
+  const std::vector<int32_t>& guess = r.guess.tokens;
+  const auto offered = static_cast<int32_t>(guess.size());
   int32_t right = 0;
   do {
     r.answering->decide({logits.row(first_row + right), static_cast<size_t>(logits.cols)});
-    while (right < offered && !known.empty() && r.drafts[static_cast<size_t>(right)] == known.front()) {
+    while (right < offered && !known.empty() && guess[static_cast<size_t>(right)] == known.front()) {
       known.pop_front();
       ++right;
     }
   } while (known.empty() && !r.answering->finished());
   if (offered == 0) return;
-  r.answering->learn(odds_, offered, right);
+  r.answering->count_guess(offered, right);
+  odds_.learn(r.guess.source, offered, right);
   cache_.roll_back({r.sequence, cache_.length(r.sequence) - (offered - right)});
 }
 

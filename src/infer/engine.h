@@ -12,6 +12,7 @@
 #include "core/progress.h"
 #include "infer/activation_pool.h"
 #include "infer/answering.h"
+#include "infer/draft_model.h"
 #include "infer/kv_cache.h"
 #include "infer/prepared_model.h"
 #include "infer/request.h"
@@ -27,6 +28,8 @@ struct EngineOptions {
   // Text that a constraint forces is computed in one pass, and guessed text is checked in one: never another answer,
   // only sooner.
   bool speculate = true;
+  std::shared_ptr<const PreparedModel> draft = nullptr;  // a smaller model of the same vocabulary, for guesses
+  int draft_tokens = 4;                                  // that it makes at a time
 };
 
 // The one way to generate: chat, evaluation, server and agents all use it. Requests join and leave at any step;
@@ -67,7 +70,7 @@ class Engine {
     std::unique_ptr<Answering> answering;
     KvCache::Sequence sequence = -1;
     int32_t rows = 0;             // that the current step computes, drafts included
-    std::vector<int32_t> drafts = {};  // guesses that the current step checks
+    Answering::Guess guess = {};  // that the current step checks
     bool waits_for_prompt = true; // its prompt is not computed yet
 
     int64_t promised(const KvCache& cache) const { return answering->room() - cache.length(sequence); }
@@ -81,6 +84,7 @@ class Engine {
   bool admit();
   bool fits(const Running& newcomer) const;
   bool soon_known(const GenerateRequest& request) const;
+  void guess();
   void take_rows(Running& running, int64_t most);
   void share_rows();
   void settle(Running& running, const Activation& logits, int64_t first_row);
@@ -93,7 +97,8 @@ class Engine {
   std::vector<Running> running_;
   std::map<Id, Answer> finished_;
   ActivationPool pool_;
-  LookupOdds odds_;
+  SpeculationOdds odds_;
+  std::unique_ptr<DraftModel> draft_;
   Id next_id_ = 1;
 };
 

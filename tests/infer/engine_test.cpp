@@ -163,6 +163,64 @@ TEST(Engine, SaysTheSameWithAndWithoutSpeculation) {
   EXPECT_EQ(with.cache().held(), 0);
 }
 
+// A small adapter of every linear layer, with values from a seed.
+LoraAdapter random_adapter(const Model& model, uint64_t seed, int rank) {
+  LoraAdapter adapter;
+  adapter.rank = rank;
+  adapter.alpha = 2.0f * static_cast<float>(rank);
+  Random random(seed);
+  for (const Linear& layer : model.linears) {
+    if (&layer == model.head) continue;
+    LoraModule module{.in = layer.in(), .out = layer.out(), .a = {}, .b = {}};
+    for (int64_t i = 0; i < rank * layer.in(); ++i)
+      module.a.push_back(static_cast<float>(random.normal() / std::sqrt(static_cast<double>(layer.in()))));
+    for (int64_t i = 0; i < rank * layer.out(); ++i) module.b.push_back(static_cast<float>(0.2 * random.normal()));
+    adapter.modules.emplace(layer.name, std::move(module));
+  }
+  return adapter;
+}
+
+TEST(Engine, SaysTheSameWithADraftModel) {
+  THIMBLE_REQUIRE_STORIES();
+  auto small = std::make_shared<PreparedModel>(load_model(test::stories_model()));
+  auto other = std::make_shared<PreparedModel>(load_model(test::stories_model()));
+  other->add_adapter(random_adapter(other->model(), 3, 4));  // a model that agrees, and one that doesn't
+  const Tokenizer tokenizer = Tokenizer::from(small->model().vocabulary);
+  const auto answers = [&](std::shared_ptr<const PreparedModel> draft, float temperature) {
+    Engine e(other, tokenizer, {.cache_tokens = 1024, .draft = std::move(draft)});
+    std::vector<GenerateRequest> requests;
+    for (int i = 0; i < 6; ++i) {
+      requests.push_back(greedy(e, "Once upon a time, Tom", 30));
+      requests.back().adapter = i % 2;
+      requests.back().sampling = {.temperature = temperature, .seed = static_cast<uint64_t>(i)};
+    }
+    return e.run(std::move(requests));
+  };
+  for (const float temperature : {0.0f, 1.0f}) {
+    const auto with = answers(small, temperature), without = answers(nullptr, temperature);
+    int drafted = 0, accepted = 0;
+    for (size_t i = 0; i < with.size(); ++i) {
+      EXPECT_EQ(with[i].tokens, without[i].tokens) << i;
+      drafted += with[i].drafted_tokens;
+      accepted += with[i].accepted_tokens;
+    }
+    EXPECT_GT(accepted, 0);
+    EXPECT_LT(accepted, drafted);
+  }
+}
+
+TEST(Engine, RefusesADraftModelOfAnotherVocabulary) {
+  THIMBLE_REQUIRE_STORIES();
+  auto prepared = model();
+  Vocabulary other;
+  other.model = "llama";
+  other.tokens = {"<unk>", "<s>", "</s>", "a"};
+  other.scores = {0, 0, 0, 0};
+  other.types = {2, 3, 3, 1};
+  EXPECT_NO_THROW(DraftModel(prepared, Tokenizer::from(prepared->model().vocabulary), 64));
+  EXPECT_THROW(DraftModel(prepared, Tokenizer::from(other), 64), Error);
+}
+
 TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
   THIMBLE_REQUIRE_STORIES();
   Engine e = engine();
@@ -179,21 +237,6 @@ TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
   ASSERT_GE(whole.size(), a.tokens.size());
   EXPECT_TRUE(std::equal(a.tokens.begin(), a.tokens.begin() + 10, whole.end() - static_cast<int>(a.tokens.size())));
   EXPECT_GE(a.forced_tokens, static_cast<int>(a.tokens.size()) - 2);
-}
-
-// A small adapter of every linear layer, with values from a seed.
-LoraAdapter random_adapter(const Model& model, uint64_t seed, int rank) {
-  LoraAdapter adapter{.rank = rank, .alpha = 2.0f * static_cast<float>(rank)};
-  Random random(seed);
-  for (const Linear& layer : model.linears) {
-    if (&layer == model.head) continue;
-    LoraModule module{.in = layer.in(), .out = layer.out(), .a = {}, .b = {}};
-    for (int64_t i = 0; i < rank * layer.in(); ++i)
-      module.a.push_back(static_cast<float>(random.normal() / std::sqrt(static_cast<double>(layer.in()))));
-    for (int64_t i = 0; i < rank * layer.out(); ++i) module.b.push_back(static_cast<float>(0.2 * random.normal()));
-    adapter.modules.emplace(layer.name, std::move(module));
-  }
-  return adapter;
 }
 
 TEST(Engine, AnswersForSeveralAdaptersInOneBatch) {

@@ -8,7 +8,7 @@ namespace {
 using Tokens = std::vector<int32_t>;
 
 struct LookupDrafterTest : testing::Test {
-  LookupOdds odds;
+  SpeculationOdds odds;
 };
 
 TEST_F(LookupDrafterTest, GoesOnAsTheLastMatchDid) {
