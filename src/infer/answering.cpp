@@ -175,7 +175,8 @@ std::vector<int32_t> Answering::text() const {
 }
 
 std::vector<int32_t> Answering::possible(std::vector<int32_t> tokens) {
-  if (static_cast<int64_t>(tokens.size()) >= left()) tokens.resize(static_cast<size_t>(std::max<int64_t>(left() - 1, 0)));
+  const int64_t most = std::max<int64_t>(left() - 1, 0);
+  if (static_cast<int64_t>(tokens.size()) > most) tokens.resize(static_cast<size_t>(most));
   if (!constraint_) return tokens;
   size_t taken = 0;
   while (taken < tokens.size() && constraint_->accept(tokens[taken])) ++taken;

@@ -230,8 +230,8 @@ void KvCache::plan(Sequence sequence, int32_t count, int32_t query_first, std::v
   }
 }
 
-// The last `count` of one list of every node on the path, in order. Up the path: a node that was this sequence's own may
-// have been cut since, because another one shares its beginning.
+// The last `count` of one list of every node on the path, in order. Up the path: a node that was this sequence's own
+// may have been cut since, because another one shares its beginning.
 template <class Member>
 void KvCache::last_of_path(const Node* node, int32_t count, Member list, std::vector<int32_t>& out) {
   const auto first = static_cast<std::ptrdiff_t>(out.size());

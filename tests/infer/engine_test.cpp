@@ -226,7 +226,8 @@ TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
   Engine e = engine();
   const auto tools = parse_tools(R"([{"name": "stop", "parameters": {"type": "object", "properties": {},
                                       "additionalProperties": false}}])", "tools");
-  const ConstraintSet set = ConstraintFactory(table_of(e)).compile(tools, {.mode = CallMode::kRequired, .most_calls = 1});
+  const ConstraintSet set =
+      ConstraintFactory(table_of(e)).compile(tools, {.mode = CallMode::kRequired, .most_calls = 1});
   GenerateRequest request = greedy(e, "Once upon a time", 100);
   request.constraint = &set;
   const Answer a = one(e, std::move(request));
