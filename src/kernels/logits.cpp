@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "kernels/simd.h"
@@ -13,7 +14,8 @@ using simd::F32;
 using simd::I32;
 using simd::kLanes;
 
-constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNever = -kInfinity;
 
 bool is_allowed(std::span<const uint32_t> allowed, int64_t token) {
   return allowed.empty() || ((allowed[static_cast<size_t>(token / 32)] >> (token % 32)) & 1) != 0;
@@ -26,13 +28,24 @@ bool is_allowed(std::span<const uint32_t> allowed, int64_t token) {
   const auto left = static_cast<int64_t>(logits.size()) - first;
   F32 x = left >= kLanes ? simd::load(logits.data() + first) : simd::load(logits.data() + first, left);
   const F32 never = F32{} + kNever;
-  if (left < kLanes) x = lane < static_cast<int>(left) ? x : never;
+  if (left < kLanes) x = simd::select((lane - static_cast<int>(left)) >> 31, x, never);
   if (!allowed.empty()) {
     const auto bits = static_cast<int32_t>(allowed.data()[first / 32] >> (first % 32));
-    x = ((bits >> lane) & 1) != 0 ? x : never;
+    x = simd::select(-((bits >> lane) & 1), x, never);
   }
-  return x == x ? x : never;
+  const I32 not_a_number = (0x7f800000 - (reinterpret_cast<I32>(x) & 0x7fffffff)) >> 31;
+  return simd::select(not_a_number, never, x);
 }
+
+// Calls body(stretch, first, last) for every stretch [first, last).
+template <class Body>
+[[gnu::always_inline]] inline void each_stretch(std::span<const float> logits, const Body& body) {
+  const auto count = static_cast<int64_t>(logits.size()), step = static_cast<int64_t>(kStretch);
+  for (int64_t first = 0, stretch = 0; first < count; first += step, ++stretch)
+    body(stretch, first, first + step < count ? first + step : count);
+}
+
+size_t stretches(std::span<const float> logits) { return (logits.size() + kStretch - 1) / kStretch; }
 
 // The largest allowed logit.
 float largest(std::span<const float> logits, std::span<const uint32_t> allowed) {
@@ -48,13 +61,70 @@ float largest(std::span<const float> logits, std::span<const uint32_t> allowed) 
 
 }  // namespace
 
-int32_t argmax(std::span<const float> logits, std::span<const uint32_t> allowed) {
+void stretch_tops(std::span<const float> logits, std::span<const uint32_t> allowed, std::vector<float>& tops) {
   assert(allowed.empty() || allowed.size() * 32 >= logits.size());
-  const float top = largest(logits, allowed);
-  int32_t found = -1;
-  for (size_t i = 0; i < logits.size() && found < 0; ++i)
-    if (logits[i] == top && is_allowed(allowed, static_cast<int64_t>(i))) found = static_cast<int32_t>(i);
-  return found;
+  tops.resize(stretches(logits));
+  float* const out = tops.data();
+  simd::with_simd([&]() __attribute__((always_inline)) {
+    each_stretch(logits, [&](int64_t stretch, int64_t first, int64_t last) __attribute__((always_inline)) {
+      F32 top = F32{} + kNever;
+      for (int64_t i = first; i < last; i += kLanes) top = simd::max(masked(logits, allowed, i), top);
+      out[stretch] = simd::max(top);
+    });
+  });
+}
+
+void collect(std::span<const float> logits, std::span<const uint32_t> allowed, std::span<const float> tops, float low,
+             float high, std::vector<Candidate>& out) {
+  assert(tops.size() == stretches(logits));
+  each_stretch(logits, [&](int64_t stretch, int64_t first, int64_t last) {
+    const float top = tops[static_cast<size_t>(stretch)];
+    if (!(top >= low) || top == kNever) return;
+    for (int64_t i = first; i < last; ++i) {
+      const float x = logits[static_cast<size_t>(i)];
+      if (x >= low && x <= high && x > kNever && is_allowed(allowed, i)) out.push_back({static_cast<int32_t>(i), x});
+    }
+  });
+}
+
+void stretch_weights(std::span<const float> logits, std::span<const uint32_t> allowed, float top, float scale,
+                     std::vector<float>& sums) {
+  sums.resize(stretches(logits));
+  float* const out = sums.data();
+  simd::with_simd([&]() __attribute__((always_inline)) {
+    each_stretch(logits, [&](int64_t stretch, int64_t first, int64_t last) __attribute__((always_inline)) {
+      F32 sum{};
+      for (int64_t i = first; i < last; i += kLanes) sum += simd::exp((masked(logits, allowed, i) - top) * scale);
+      out[stretch] = simd::sum(sum);
+    });
+  });
+}
+
+float mean_logit(std::span<const float> logits, std::span<const uint32_t> allowed, float top) {
+  float weights = 0, below = 0;
+  simd::with_simd([&]() __attribute__((always_inline)) {
+    F32 weight_sum{}, below_sum{};
+    for (int64_t i = 0; i < static_cast<int64_t>(logits.size()); i += kLanes) {
+      const F32 x = masked(logits, allowed, i) - top;
+      const F32 weight = simd::exp(x);
+      weight_sum += weight;
+      below_sum += weight * simd::max(x, simd::set(-1000.0f));  // 0 times minus infinity would be no number
+    }
+    weights = simd::sum(weight_sum);
+    below = simd::sum(below_sum);
+  });
+  return top + below / weights;
+}
+
+int32_t argmax(std::span<const float> logits, std::span<const uint32_t> allowed) {
+  const auto count = static_cast<int64_t>(logits.size());
+  std::vector<float> tops;
+  stretch_tops(logits, allowed, tops);
+  if (tops.empty()) return -1;
+  const auto best = std::max_element(tops.begin(), tops.end());
+  for (int64_t i = (best - tops.begin()) * static_cast<int64_t>(kStretch); i < count; ++i)
+    if (logits[static_cast<size_t>(i)] == *best && is_allowed(allowed, i)) return static_cast<int32_t>(i);
+  return -1;
 }
 
 float log_sum_exp(std::span<const float> logits, std::span<const uint32_t> allowed) {
@@ -76,34 +146,37 @@ void log_softmax(std::span<const float> logits, float* out) {
 }
 
 std::vector<Candidate> top_k(std::span<const float> logits, int64_t k, std::span<const uint32_t> allowed) {
+  std::vector<float> tops;
+  stretch_tops(logits, allowed, tops);
+  return top_k(logits, k, allowed, tops);
+}
+
+std::vector<Candidate> top_k(std::span<const float> logits, int64_t k, std::span<const uint32_t> allowed,
+                             std::span<const float> tops) {
   const auto before = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
   };
-  std::vector<Candidate> best;  // a heap: the least likely of the best k stands in front
-  if (k <= 0) return best;
-  float bar = kNever;
-  for (int64_t first = 0; first < static_cast<int64_t>(logits.size()); first += 64) {
-    const int64_t last = std::min<int64_t>(first + 64, static_cast<int64_t>(logits.size()));
-    // Most stretches hold nothing that would get in: look at their largest logit before their tokens.
-    float top = kNever;
-    for (int64_t i = first; i < last; ++i)
-      top = logits[static_cast<size_t>(i)] > top ? logits[static_cast<size_t>(i)] : top;
-    if (static_cast<int64_t>(best.size()) == k && !(top > bar)) continue;
-    for (int64_t i = first; i < last; ++i) {
-      const Candidate candidate{static_cast<int32_t>(i), logits[static_cast<size_t>(i)]};
-      if (!(candidate.logit > kNever) || !is_allowed(allowed, i)) continue;
-      if (static_cast<int64_t>(best.size()) == k) {
-        if (!before(candidate, best.front())) continue;
-        std::pop_heap(best.begin(), best.end(), before);
-        best.back() = candidate;
-      } else {
-        best.push_back(candidate);
-      }
-      std::push_heap(best.begin(), best.end(), before);
-      if (static_cast<int64_t>(best.size()) == k) bar = best.front().logit;
+  std::vector<Candidate> best;
+  if (k <= 0 || logits.empty()) return best;
+  // The k-th largest of the stretches' tops is a bar that at least k tokens reach, and few others.
+  const auto wanted = static_cast<size_t>(std::min<int64_t>(k, static_cast<int64_t>(logits.size())));
+  if (wanted <= tops.size()) {
+    std::vector<float> ranked(tops.begin(), tops.end());
+    const auto bar = ranked.begin() + static_cast<std::ptrdiff_t>(wanted - 1);
+    std::nth_element(ranked.begin(), bar, ranked.end(), std::greater<>());
+    collect(logits, allowed, tops, *bar, kInfinity, best);
+  } else {
+    const float top = *std::max_element(tops.begin(), tops.end());
+    for (float reach = 4; best.size() < wanted; reach = reach < 64 ? 2 * reach : kInfinity) {
+      best.clear();
+      collect(logits, allowed, tops, reach < kInfinity ? top - reach : kNever, kInfinity, best);
+      if (reach == kInfinity) break;
     }
   }
-  std::sort_heap(best.begin(), best.end(), before);
+  const auto kept = static_cast<std::ptrdiff_t>(std::min(best.size(), wanted));
+  std::nth_element(best.begin(), best.begin() + kept, best.end(), before);
+  best.resize(static_cast<size_t>(kept));
+  std::sort(best.begin(), best.end(), before);
   return best;
 }
 

@@ -26,4 +26,28 @@ struct Candidate {
 // The min(k, allowed) most likely tokens, most likely first.
 std::vector<Candidate> top_k(std::span<const float> logits, int64_t k, std::span<const uint32_t> allowed = {});
 
+// The parts below let a sampler find likely tokens and draw one without looking at every token by itself, which costs
+// more than the head of a small model leaves for it. They look at a row in stretches of kStretch tokens.
+inline constexpr size_t kStretch = 256;
+
+// tops[s] = the largest allowed logit of stretch s; minus infinity where none is allowed.
+void stretch_tops(std::span<const float> logits, std::span<const uint32_t> allowed, std::vector<float>& tops);
+
+// top_k, where the stretches' tops are known already.
+std::vector<Candidate> top_k(std::span<const float> logits, int64_t k, std::span<const uint32_t> allowed,
+                             std::span<const float> tops);
+
+// Appends the allowed tokens with low <= logit <= high in the order of their ids. Stretches whose top (as
+// stretch_tops gave it) lies below `low` are passed over.
+void collect(std::span<const float> logits, std::span<const uint32_t> allowed, std::span<const float> tops, float low,
+             float high, std::vector<Candidate>& out);
+
+// sums[s] = the sum over stretch s of exp((logit - top) * scale), top being the row's largest allowed logit.
+void stretch_weights(std::span<const float> logits, std::span<const uint32_t> allowed, float top, float scale,
+                     std::vector<float>& sums);
+
+// The logit that the softmax gives on average: sum(p * logit), p among allowed tokens; top as above. The row's entropy
+// is log_sum_exp less this.
+float mean_logit(std::span<const float> logits, std::span<const uint32_t> allowed, float top);
+
 }  // namespace thimble
