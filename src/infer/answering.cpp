@@ -33,8 +33,9 @@ Answering::Answering(GenerateRequest request, const Tokenizer& tokenizer, int vo
     : request_(std::move(request)),
       tokenizer_(tokenizer),
       words_((static_cast<size_t>(std::max(vocab, tokenizer.vocab_size())) + 31) / 32),
-      sampler_(request_.sampling),
+      sampler_(request_.sampling, {tokenizer, request_.sampling.dry_breakers}),
       decoder_(tokenizer) {
+  sampler_.prime(request_.prompt);
   answer_.prompt_tokens = static_cast<int>(request_.prompt.size());
   known_.assign(request_.prompt.begin(), request_.prompt.end());
 }
@@ -80,32 +81,40 @@ void Answering::take_forced() {
     if (count == 1) {
       for (size_t i = 0; i < allowed_.size(); ++i)
         if (allowed_[i] != 0) {
-          if (request_.log_probs) answer_.log_probs.push_back(0);  // certain
-          ++answer_.forced_tokens;
-          say(static_cast<int32_t>(32 * i) + std::countr_zero(allowed_[i]));
+          say_forced(static_cast<int32_t>(32 * i) + std::countr_zero(allowed_[i]));
           break;
         }
       continue;
     }
     // The last token is left to the model: what comes after the forced text may belong to it.
     const std::vector<int32_t> tokens = canonical(constraint_->forced());
-    for (size_t i = 0; i + 1 < tokens.size() && !finished_; ++i) {
-      if (request_.log_probs) answer_.log_probs.push_back(0);
-      ++answer_.forced_tokens;
-      say(tokens[i]);
-    }
+    for (size_t i = 0; i + 1 < tokens.size() && !finished_; ++i) say_forced(tokens[i]);
     if (tokens.size() < 2) return;
   }
 }
 
+void Answering::say_forced(int32_t token) {
+  note({.chosen = 0, .top = {{token, 0}}});  // certain
+  ++answer_.forced_tokens;
+  say(token);
+}
+
+void Answering::note(LogProbs known) {
+  if (request_.log_probs || request_.top_log_probs > 0) answer_.log_probs.push_back(known.chosen);
+  if (request_.top_log_probs > 0) answer_.top_log_probs.push_back(std::move(known.top));
+}
+
 void Answering::decide(std::span<const float> logits) {
-  if (constraint_) {
-    if (const auto openers = constraint_->call_openers(); answer_.tokens.empty() && !openers.empty())
-      answer_.call_probability = decide_call(logits, allowed_, openers, request_.call_threshold);
+  if (!constraint_) {
+    allowed_.clear();
+  } else if (const auto openers = constraint_->call_openers(); answer_.tokens.empty() && !openers.empty()) {
+    answer_.call_probability = decide_call(logits, allowed_, openers, request_.call_threshold);
   }
+  if (static_cast<int>(answer_.tokens.size()) < request_.min_tokens)
+    forbid(allowed_, logits.size(), tokenizer_.end_ids());
   const int32_t token = sampler_.sample(logits, allowed_);
-  if (request_.log_probs)
-    answer_.log_probs.push_back(logits[static_cast<size_t>(token)] - log_sum_exp(logits, allowed_));
+  if (request_.log_probs || request_.top_log_probs > 0)
+    note(log_probs(logits, allowed_, token, request_.top_log_probs));
   say(token);
   if (constraint_ && !finished_) take_forced();
 }
@@ -117,6 +126,7 @@ void Answering::say(int32_t token) {
     return finish(FinishReason::kStop);
   }
   answer_.tokens.push_back(token);
+  sampler_.accept(token);
   if (drafter_) drafter_->push(token);
   if (constraint_) constraint_->accept(token);
   std::string text = decoder_.push(token);

@@ -61,6 +61,8 @@ class Answering {
   int allowed_tokens();
   void take_forced();
   std::vector<int32_t> canonical(const std::string& text) const;
+  void say_forced(int32_t token);
+  void note(LogProbs known);  // where they were asked for
   void say(int32_t token);
   void send(std::string text, bool last);
   void finish(FinishReason reason);

@@ -50,9 +50,15 @@ Engine::Id Engine::submit(GenerateRequest request) {
     if (token < 0 || token >= model_->model().config.vocab)
       throw Error(fmt::format("the prompt holds token {}, but the model's vocabulary ends at {}", token,
                               model_->model().config.vocab - 1));
-  check(request.sampling);
+  check(request.sampling, model_->model().config.vocab);
   if (request.max_tokens < 1)
     throw Error(fmt::format("an answer of at most {} tokens: must be 1 or more", request.max_tokens));
+  if (request.min_tokens < 0 || request.min_tokens > request.max_tokens)
+    throw Error(fmt::format("min tokens {}: must be between 0 and max tokens, which is {}", request.min_tokens,
+                            request.max_tokens));
+  if (request.top_log_probs < 0 || request.top_log_probs > kMostTopLogProbs)
+    throw Error(fmt::format("top log-probabilities {}: must be between 0 and {}", request.top_log_probs,
+                            kMostTopLogProbs));
   request.max_tokens = static_cast<int>(std::min<int64_t>(request.max_tokens, context() - size));
   waiting_.push_back({next_id_, std::make_unique<Answering>(std::move(request), tokenizer_,
                                                            model_->model().config.vocab)});

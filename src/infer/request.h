@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "calls/constraint.h"
+#include "infer/log_probs.h"
 #include "infer/sampler.h"
 
 namespace thimble {
@@ -23,6 +24,8 @@ struct GenerateRequest {
   // many ways, each less likely than the one way to begin a call, so that the likeliest token calls too often.
   std::optional<double> call_threshold;
   bool log_probs = false;                          // fill in Answer::log_probs
+  int top_log_probs = 0;                           // > 0: and Answer::top_log_probs, so many a token, at most 20
+  int min_tokens = 0;                              // end tokens are forbidden before so many tokens
   int adapter = 0;                                 // as add_adapter returned; 0: the base model
   int64_t client = 0;                              // whose request it is: waiting clients take turns
   bool ignore_end = false;                         // go on after end-of-text tokens
@@ -42,6 +45,7 @@ struct Answer {
   int accepted_tokens = 0;    // ... and right
   std::optional<double> call_probability;  // of opening a call, where the constraint left the choice
   std::vector<float> log_probs;  // where asked for: of each token, then of the end, among those that were allowed
+  std::vector<std::vector<TokenLogProb>> top_log_probs;  // likewise, the likeliest at each place (infer/log_probs.h)
   double first_token_s = 0;   // from submit to the first token
   double seconds = 0;         // from submit to the end
 };

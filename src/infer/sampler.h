@@ -5,38 +5,68 @@
 #include <vector>
 
 #include "core/random.h"
+#include "infer/dry.h"
+#include "infer/sampling_options.h"
+#include "infer/token_history.h"
+#include "kernels/logits.h"
 
 namespace thimble {
 
-struct SamplingOptions {
-  float temperature = 0;  // 0: greedy, the most likely token
-  int top_k = 0;          // > 0: only the k most likely
-  float top_p = 1;        // < 1: only the smallest set with that much probability (Holtzman et al. 2019)
-  float min_p = 0;        // > 0: only tokens at least this likely, relative to the best (arXiv 2407.01082)
-  uint64_t seed = 0;
+struct TokenProbability {
+  int32_t token = 0;
+  double probability = 0;
 };
 
-// Whether a mask as constraints set it lets token i pass; an empty one lets all.
-inline bool permitted(std::span<const uint32_t> allowed, size_t i) {
-  return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0;
-}
+// Takes `tokens` out of `allowed`, a mask over `vocab` tokens (empty: all are allowed); where nothing else would be
+// left, changes nothing.
+void forbid(std::vector<uint32_t>& allowed, size_t vocab, std::span<const int32_t> tokens);
 
-// Throws Error naming the option that is out of its range.
-void check(const SamplingOptions& options);
-
-// Chooses one token a call. The same seed and logits give the same tokens on every machine.
+// Chooses one token a call. The same seed, history and logits give the same tokens at one instruction set.
+//
+// sample() draws exactly one uniform number where the temperature is above 0 and none where it is greedy, whatever the
+// options, mask and logits, and changes nothing else: what it says depends on the history only through what accept()
+// was told. So tokens that were drafted can be verified by sampling at each drafted place in turn, as long as each
+// sampled token is accepted and given out; sampling ends at the first that differs from its draft.
 class Sampler {
  public:
-  explicit Sampler(const SamplingOptions& options) : options_(options), random_(options.seed) {}
+  // The options must have passed check(). `breakers` are those of DRY, with the tokenizer that knows them in tokens.
+  explicit Sampler(SamplingOptions options, SequenceBreakers breakers = {});
 
-  // logits [vocab]; allowed: one bit a token, or empty for all. Filters apply in the order top-k, top-p, min-p,
-  // all on the distribution after temperature. At least one token must be allowed.
+  void prime(std::span<const int32_t> prompt);  // what penalties may look back on; starts over
+  // logits [vocab]; allowed: one bit a token, or empty for all, at least one.
   int32_t sample(std::span<const float> logits, std::span<const uint32_t> allowed);
+  void accept(int32_t token);    // notes what the answer went on with
+  void take_back(size_t count);  // forgets the last accepted tokens; random numbers stay drawn
+
+  // What sample() would draw from: tokens with a probability above 0, in no order. Draws nothing.
+  std::vector<TokenProbability> distribution(std::span<const float> logits, std::span<const uint32_t> allowed);
+
+  const Random& random() const { return random_; }
 
  private:
+  std::span<const float> adjust(std::span<const float> logits);
+  bool filter(std::span<const float> row, std::span<const uint32_t> allowed, float top);
+  template <class Key>
+  void keep_mass(double top, double mass, const Key& key);
+  double weigh();
+  int32_t draw_from_row(std::span<const float> row, std::span<const uint32_t> allowed, float top, double uniform);
+
+  struct Ranked {
+    double key;
+    int32_t token;
+    double weight;
+  };
+
   SamplingOptions options_;
+  SequenceBreakers breakers_;
+  bool penalizes_;
+  TokenHistory history_;
   Random random_;
-  std::vector<std::pair<float, int32_t>> candidates_;  // kept to save allocations
+  // Kept to save allocations:
+  std::vector<float> row_, tops_, sums_;
+  std::vector<Candidate> candidates_;
+  std::vector<Ranked> ranked_;
+  std::vector<double> weights_;
 };
 
 }  // namespace thimble

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <map>
@@ -134,8 +135,15 @@ TEST(Engine, SaysTheSameWithAndWithoutSpeculation) {
           for (const ConstraintSet* constraint : {static_cast<const ConstraintSet*>(nullptr), &calls, &free_choice}) {
             out.push_back(greedy(e, twice, 60));
             out.back().sampling = {.temperature = temperature, .seed = seed};
+            if (seed == 3) {  // what looks back on what was said
+              out.back().sampling.repeat_penalty = 1.05f;
+              out.back().sampling.frequency_penalty = 0.05f;
+              out.back().sampling.dry_multiplier = 0.2f;
+              out.back().min_tokens = 20;
+            }
             out.back().constraint = constraint;
             out.back().log_probs = true;
+            out.back().top_log_probs = 2;
           }
         return out;
       };
@@ -151,6 +159,8 @@ TEST(Engine, SaysTheSameWithAndWithoutSpeculation) {
         EXPECT_EQ(fast[i].tokens, slow[i].tokens) << i << ", temperature " << temperature;
         EXPECT_EQ(fast[i].text, slow[i].text);
         EXPECT_EQ(fast[i].log_probs, slow[i].log_probs);
+        EXPECT_EQ(fast[i].top_log_probs, slow[i].top_log_probs);
+        EXPECT_EQ(fast[i].top_log_probs.size(), fast[i].log_probs.size());
         EXPECT_EQ(fast[i].forced_tokens, slow[i].forced_tokens);
         EXPECT_EQ(slow[i].drafted_tokens, 0);
         accepted += fast[i].accepted_tokens;
@@ -348,6 +358,83 @@ TEST(Engine, LosesNothingWhereThousandsAreQueuedAndCancelled) {
   EXPECT_EQ(e.cache().held(), 0);
   EXPECT_LE(e.cache().used(), 256);
   EXPECT_FALSE(e.step());
+}
+
+TEST(Engine, SamplesTheSameForTheSameSeedAloneAndInCompany) {
+  THIMBLE_REQUIRE_STORIES();
+  const auto request = [](const Engine& e, uint64_t seed) {
+    GenerateRequest r = greedy(e, "Once upon a time", 40);
+    r.sampling = {.temperature = 1, .top_k = 100, .top_p = 0.95f, .repeat_penalty = 1.1f, .dry_multiplier = 0.8f};
+    r.sampling.seed = seed;
+    return r;
+  };
+  Engine e = engine();
+  std::vector<GenerateRequest> requests;
+  for (const uint64_t seed : {1, 2, 1}) requests.push_back(request(e, seed));
+  const auto answers = e.run(std::move(requests));
+  EXPECT_EQ(answers[0].tokens, answers[2].tokens);
+  EXPECT_NE(answers[0].tokens, answers[1].tokens);
+  EXPECT_EQ(one(e, request(e, 1)).tokens, answers[0].tokens);
+}
+
+TEST(Engine, PenaltiesLookBackOnPromptAndAnswer) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  const Answer free = one(e, greedy(e, "Once upon a time", 60));
+  GenerateRequest request = greedy(e, "Once upon a time", 60);
+  // Any token but those that prompt and answer hold: none comes twice.
+  request.sampling.repeat_penalty = 100;
+  request.sampling.repeat_window = 0;
+  std::vector<int32_t> tokens = request.prompt;
+  const Answer varied = one(e, std::move(request));
+  const auto twice = [](std::vector<int32_t> t) {
+    std::sort(t.begin(), t.end());
+    return std::adjacent_find(t.begin(), t.end()) != t.end();
+  };
+  EXPECT_TRUE(twice(free.tokens));
+  tokens.insert(tokens.end(), varied.tokens.begin(), varied.tokens.end());
+  EXPECT_FALSE(twice(tokens)) << varied.text;
+}
+
+TEST(Engine, EndsNotBeforeTheFewestTokens) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  GenerateRequest request = greedy(e, "Once upon a time", 30);
+  for (const int32_t end : e.tokenizer().end_ids()) request.sampling.logit_bias.push_back({end, 100});
+  EXPECT_TRUE(one(e, request).tokens.empty());
+  request.min_tokens = 12;
+  const Answer a = one(e, request);
+  EXPECT_EQ(a.tokens.size(), 12u);
+  EXPECT_EQ(a.finish, FinishReason::kStop);
+  request.min_tokens = 31;
+  EXPECT_THROW(e.submit(request), Error);
+}
+
+TEST(Engine, GivesTheLikeliestTokensOfEachPlace) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine();
+  GenerateRequest request = greedy(e, "Once upon a time", 8);
+  request.top_log_probs = 5;
+  const Answer a = one(e, request);
+  ASSERT_EQ(a.log_probs.size(), a.tokens.size());
+  ASSERT_EQ(a.top_log_probs.size(), a.tokens.size());
+  for (size_t i = 0; i < a.tokens.size(); ++i) {
+    ASSERT_EQ(a.top_log_probs[i].size(), 5u);
+    EXPECT_EQ(a.top_log_probs[i].front().token, a.tokens[i]);
+    EXPECT_EQ(a.top_log_probs[i].front().log_prob, a.log_probs[i]);
+  }
+  // A bias changes what is said, not what the model thinks of it.
+  request.max_tokens = 1;
+  const int32_t second = a.top_log_probs[0][1].token;
+  request.sampling.logit_bias = {{second, 50}};
+  const Answer biased = one(e, request);
+  EXPECT_EQ(biased.tokens.front(), second);
+  EXPECT_NEAR(biased.log_probs.front(), a.top_log_probs[0][1].log_prob, 1e-6);
+  request.top_log_probs = 21;
+  EXPECT_THROW(e.submit(request), Error);
+  request.top_log_probs = 0;
+  request.sampling.logit_bias = {{e.model().model().config.vocab, 1}};
+  EXPECT_THROW(e.submit(request), Error);
 }
 
 TEST(Engine, ReadsASharedBeginningOnce) {
