@@ -8,6 +8,7 @@
 #include "calls/hermes.h"
 #include "calls/validate.h"
 #include "cli/commands.h"
+#include "cli/generate_options.h"
 #include "cli/job_steps.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
@@ -86,6 +87,7 @@ void print_calls(const ParsedAnswer& answer, std::span<const Tool> tools) {
 }  // namespace
 
 int chat_command(const ChatOptions& options) {
+  check_generate_options(options.generate);
   const bool job = std::filesystem::exists(std::filesystem::path(options.model.model) / "thimble.toml");
   std::optional<EvalSetup> setup;
   if (job && !options.system.empty())
@@ -111,6 +113,7 @@ int chat_command(const ChatOptions& options) {
     constraint = ConstraintFactory(token_table(engine.tokenizer())).compile(style.tools(), style.constraint());
   if (is_terminal(stdin)) fmt::print("{}\n", styled(stdout, Style::kDim, "/help lists what can be typed"));
 
+  const GenerateRequest generate = generate_request(options.generate, engine.tokenizer());
   LineReader reader;
   std::vector<Turn> turns;
   std::string line, message;
@@ -132,11 +135,8 @@ int chat_command(const ChatOptions& options) {
     turns.push_back({.role = "user", .content = text});
 
     const Interrupt interrupt;
-    GenerateRequest request;
+    GenerateRequest request = generate;
     request.prompt = style.prompt(turns);
-    request.max_tokens = options.generate.max_tokens;
-    request.sampling = options.generate.sampling;
-    request.stop = options.generate.stop;
     request.adapter = setup->session.adapter;
     if (constraint) request.constraint = &*constraint;
     request.call_threshold = setup->session.call_threshold();

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/sampler.h"
+#include "infer/sampling_options.h"
 
 namespace thimble {
 
@@ -25,7 +25,9 @@ struct ModelOptions {
 
 struct GenerateOptions {
   SamplingOptions sampling;
+  std::vector<std::string> logit_bias;  // TOKEN=BIAS, where only the model knows what token that is
   int max_tokens = 256;
+  int min_tokens = 0;
   std::vector<std::string> stop;
 };
 
@@ -37,6 +39,8 @@ struct RunOptions {
   std::string prompt;
   std::filesystem::path logits;  // f32 logits of every prompt position, safetensors; empty: generate
   bool ignore_end = false;
+  bool json = false;
+  std::optional<int> log_probs;  // so many alternatives of each token; only with json
 };
 struct ChatOptions {
   ModelOptions model;       // model may also be a job folder

@@ -6,10 +6,12 @@
 #include <new>
 
 #include "cli/commands.h"
+#include "cli/generate_options.h"
 #include "cli/terminal.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "infer/log_probs.h"
 
 namespace {
 
@@ -25,17 +27,6 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
   app.add_option("--draft", o.draft, "a smaller model of the same vocabulary that guesses ahead: the same answers");
   app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
-}
-
-void add_generate_options(CLI::App& app, GenerateOptions& o) {
-  app.add_option("-n,--max-tokens", o.max_tokens, "most tokens to generate")->check(CLI::Range(1, 1 << 20));
-  app.add_option("-t,--temperature", o.sampling.temperature, "0: greedy; higher: more varied")->capture_default_str();
-  app.add_option("--top-k", o.sampling.top_k, "only the k most likely tokens (0: off)");
-  app.add_option("--top-p", o.sampling.top_p, "only the likeliest tokens with this much probability (1: off)");
-  app.add_option("--min-p", o.sampling.min_p, "only tokens this likely, relative to the best (0: off)");
-  app.add_option("--seed", o.sampling.seed, "the same seed gives the same answer");
-  app.add_option("--stop", o.stop, "end before this text; may be given several times");
-  app.add_flag_callback("--greedy", [&o] { o.sampling.temperature = 0; }, "always the most likely token");
 }
 
 int run(int argc, char** argv) {
@@ -130,7 +121,12 @@ int run(int argc, char** argv) {
     c->add_option("-p,--prompt", run.prompt, "the text; - reads standard input")->required();
     add_generate_options(*c, run.generate);
     c->add_flag("--ignore-end", run.ignore_end, "go on after end-of-text tokens");
-    c->add_option("--logits", run.logits, "write f32 logits of every prompt position to this safetensors file instead");
+    auto* json = c->add_flag("--json", run.json, "one JSON object on standard output, when the answer is whole");
+    c->add_option("--logprobs", run.log_probs, "with --json: log-probabilities of each token and of the N likeliest")
+        ->check(CLI::Range(0, kMostTopLogProbs))
+        ->needs(json);
+    c->add_option("--logits", run.logits, "write f32 logits of every prompt position to this safetensors file instead")
+        ->excludes(json);
   }
   {
     auto* c = command("pull", "fetch a model: a known name, a file, an https address, or hf:owner/repo",

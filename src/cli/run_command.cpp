@@ -4,7 +4,9 @@
 #include <iostream>
 #include <iterator>
 
+#include "calls/json.h"
 #include "cli/commands.h"
+#include "cli/generate_options.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "core/error.h"
@@ -38,9 +40,44 @@ void write_logits(Session& session, std::span<const int32_t> tokens, const std::
   fmt::print(stderr, "{} positions x {} logits written to {}\n", count, vocab, path.string());
 }
 
+// A token's text may end inside a character, so its bytes are given too, as in OpenAI's API.
+Json token_json(const Tokenizer& tokenizer, int32_t token, float log_prob) {
+  const std::string& bytes = tokenizer.token_bytes(token);
+  Json numbers = Json::array();
+  for (const char byte : bytes) numbers.push_back(static_cast<uint8_t>(byte));
+  return {{"id", token}, {"token", bytes}, {"bytes", std::move(numbers)}, {"logprob", log_prob}};
+}
+
+std::string answer_json(const Answer& a, const Tokenizer& tokenizer) {
+  const char* const reasons[] = {"stop", "length", "cancelled"};  // as FinishReason
+  const double decode = a.seconds - a.first_token_s;
+  Json out{{"text", a.text},
+           {"tokens", a.tokens},
+           {"finish_reason", reasons[static_cast<size_t>(a.finish)]},
+           {"prompt_tokens", a.prompt_tokens},
+           {"cached_tokens", a.cached_tokens},
+           {"first_token_seconds", a.first_token_s},
+           {"seconds", a.seconds}};
+  if (a.tokens.size() > 1 && decode > 0)
+    out["tokens_per_second"] = static_cast<double>(a.tokens.size() - 1) / decode;
+  if (!a.log_probs.empty()) {
+    Json list = Json::array();
+    for (size_t i = 0; i < a.tokens.size(); ++i) {
+      Json entry = token_json(tokenizer, a.tokens[i], a.log_probs[i]);
+      Json& top = entry["top_logprobs"] = Json::array();
+      if (i < a.top_log_probs.size())
+        for (const TokenLogProb& t : a.top_log_probs[i]) top.push_back(token_json(tokenizer, t.token, t.log_prob));
+      list.push_back(std::move(entry));
+    }
+    out["logprobs"] = std::move(list);
+  }
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 }  // namespace
 
 int run_command(const RunOptions& options) {
+  check_generate_options(options.generate);
   Session session = open_session(options.model);
   const auto tokens = session.engine->tokenizer().encode(prompt_text(options.prompt),
                                                          {.add_special = true, .parse_special = true});
@@ -49,21 +86,25 @@ int run_command(const RunOptions& options) {
     return kOk;
   }
   const Interrupt interrupt;
-  GenerateRequest request;
+  GenerateRequest request = generate_request(options.generate, session.engine->tokenizer());
   request.prompt = tokens;
-  request.max_tokens = options.generate.max_tokens;
-  request.sampling = options.generate.sampling;
-  request.stop = options.generate.stop;
   request.adapter = session.adapter;
   request.ignore_end = options.ignore_end;
-  request.on_text = [](std::string_view text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+  request.log_probs = options.log_probs.has_value();
+  request.top_log_probs = options.log_probs.value_or(0);
+  request.on_text = [&](std::string_view text) {
+    if (!options.json) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+    }
     return !Interrupt::pressed();
   };
   const auto answers = session.engine->run({std::move(request)});
-  if (is_terminal(stdout)) fmt::print("\n");
   const Answer& a = answers.front();
+  if (options.json)
+    fmt::print("{}\n", answer_json(a, session.engine->tokenizer()));
+  else if (is_terminal(stdout))
+    fmt::print("\n");
   if (is_terminal(stderr)) {
     const double decode = a.seconds - a.first_token_s;
     fmt::print(stderr, "{}\n",

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -91,6 +92,88 @@ TEST_F(Cli, RunPrintsTheContinuationAlone) {
   const Result r = thimble("run --model '" + test::stories_model().string() + "' -p 'Once upon a time' --greedy -n 16");
   EXPECT_EQ(r.status, 0) << r.err;
   EXPECT_EQ(r.out.rfind(", there was a", 0), 0u) << r.out;
+}
+
+TEST_F(Cli, RunPrintsOneObjectWithLogProbabilities) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string run = "run --model '" + test::stories_model().string() + "' -p 'Once upon a time' -n 6 ";
+  const Result plain = thimble(run);
+  const Result r = thimble(run + "--json --logprobs 3");
+  ASSERT_EQ(r.status, 0) << r.err;
+  const json out = json::parse(r.out);
+  EXPECT_EQ(out["text"], plain.out);
+  EXPECT_EQ(out["finish_reason"], "length");
+  EXPECT_EQ(out["tokens"].size(), 6u);
+  ASSERT_EQ(out["logprobs"].size(), 6u);
+  std::string text;
+  for (size_t i = 0; i < 6; ++i) {
+    const json& token = out["logprobs"][i];
+    EXPECT_EQ(token["id"], out["tokens"][i]);
+    EXPECT_LE(token["logprob"], 0);
+    ASSERT_EQ(token["top_logprobs"].size(), 3u);
+    EXPECT_EQ(token["top_logprobs"][0]["id"], token["id"]) << "greedy takes the likeliest";
+    for (const int byte : token["bytes"]) text += static_cast<char>(byte);
+  }
+  EXPECT_EQ(text, plain.out);
+  EXPECT_FALSE(json::parse(thimble(run + "--json").out).contains("logprobs"));
+  EXPECT_EQ(thimble(run + "--logprobs 3").status, 2) << "without --json there is no place for them";
+  EXPECT_EQ(thimble(run + "--json --logprobs 21").status, 2);
+}
+
+TEST_F(Cli, SamplingOptionsReachTheSampler) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string run = "run --model '" + test::stories_model().string() + "' -p 'Once upon a time' -n 100 ";
+  const std::string greedy = thimble(run).out;
+  EXPECT_EQ(thimble(run + "--greedy").out, greedy);
+  const std::string sampled = thimble(run + "-t 1 --seed 3").out;
+  EXPECT_EQ(thimble(run + "-t 1 --seed 3").out, sampled);
+  for (const char* changes : {"--repeat-penalty 2 --repeat-window 0", "--presence-penalty 2", "--frequency-penalty 2",
+                              "--dry-multiplier 50 --dry-allowed-length 1 --dry-base 2 --dry-window 30",
+                              "--dry-multiplier 50 --dry-allowed-length 1 --dry-breaker none",
+                              "--logit-bias ' there=-100'", "--logit-bias 300=+100"}) {
+    const Result r = thimble(run + changes);
+    EXPECT_EQ(r.status, 0) << r.err;
+    EXPECT_NE(r.out, greedy) << changes;
+  }
+  for (const char* changes : {"--top-k 1", "--top-p 0.01", "--min-p 1"})
+    EXPECT_EQ(thimble(run + "-t 1 --seed 3 " + changes).out, greedy) << changes << " leaves the most likely token";
+  EXPECT_NE(thimble(run + "-t 1 --seed 3 --typical 0.3").out, sampled);
+  EXPECT_EQ(thimble(run + "--min-tokens 101").status, 2);
+}
+
+TEST_F(Cli, ImpossibleSamplingOptionsAreOneSentence) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::vector<std::pair<const char*, const char*>> mistakes = {
+      {"--temperature -1", "temperature -1: must be between 0 (greedy) and 100"},
+      {"--top-k -1", "top-k -1: must be 0 (off) or more"},
+      {"--top-p 0", "top-p 0: must be above 0"},
+      {"--min-p 2", "min-p 2: must be between 0 (off) and 1"},
+      {"--typical 1.5", "typical 1.5: must be above 0"},
+      {"--repeat-penalty 0", "repeat penalty 0: must be above 0"},
+      {"--repeat-window -1", "repeat window -1: must be 0 (all tokens) or more"},
+      {"--presence-penalty 3", "presence penalty 3: must be between -2 and 2"},
+      {"--frequency-penalty -3", "frequency penalty -3: must be between -2 and 2"},
+      {"--dry-multiplier -1", "DRY multiplier -1: must be between 0 (off) and 100"},
+      {"--dry-base 0.5", "DRY base 0.5: must be between 1 and 100"},
+      {"--dry-allowed-length 0", "DRY allowed length 0: must be 1 or more"},
+      {"--dry-window -1", "DRY window -1: must be 0 (all tokens) or more"},
+      {"--dry-breaker ''", "DRY breaker ''"},
+      {"--min-tokens 9 -n 8", "--min-tokens 9: must be between 0 and --max-tokens, which is 8"},
+      {"--logit-bias 5", "--logit-bias 5: give TOKEN=BIAS"},
+      {"--logit-bias 5=x", "--logit-bias 5=x: give TOKEN=BIAS"},
+      {"--logit-bias 5=101", "between -100 and 100"},
+      {"--logit-bias 99999=1", "token 99999: the model's tokens are 0 to 511"},
+      {"--logit-bias 5=1 --logit-bias 5=2", "token 5 is given twice"},
+      {"--logit-bias 'Once upon a time=1'", "tokens for this model; give the text of one token, or its id"},
+  };
+  for (const char* command : {"run -p x -m ", "chat "}) {
+    for (const auto& [options, said] : mistakes) {
+      const Result r = thimble(command + ("'" + test::stories_model().string() + "' ") + options);
+      EXPECT_EQ(r.status, 2) << options << r.out;
+      EXPECT_NE(r.err.find(said), std::string::npos) << options << "\n" << r.err;
+      EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+    }
+  }
 }
 
 TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
