@@ -151,6 +151,7 @@ int chat_command(const ChatOptions& options) {
     std::vector<GenerateRequest> requests;
     requests.push_back(std::move(request));
     const Answer answer = std::move(engine.run(std::move(requests)).front());
+    print_cut(answer, options.generate);
     if (show_calls)
       print_calls(style.parse(answer.text), style.tools());
     else

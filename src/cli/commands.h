@@ -28,6 +28,7 @@ struct GenerateOptions {
   std::vector<std::string> logit_bias;  // TOKEN=BIAS, where only the model knows what token that is
   int max_tokens = 256;
   int min_tokens = 0;
+  std::string cut_prompt;  // start | end: what goes of a prompt that is too long; empty: refuse it
   std::vector<std::string> stop;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "cli/terminal.h"
 #include "core/error.h"
 
 namespace thimble {
@@ -52,6 +53,9 @@ void add_generate_options(CLI::App& app, GenerateOptions& o) {
   SamplingOptions& s = o.sampling;
   app.add_option("-n,--max-tokens", o.max_tokens, "most tokens to generate")->check(CLI::Range(1, 1 << 20));
   app.add_option("--min-tokens", o.min_tokens, "fewest tokens: none ends the answer before");
+  app.add_option("--cut-prompt", o.cut_prompt,
+                 "start or end: what goes of a prompt that leaves no room for the answer (default: it is refused)")
+      ->check(CLI::IsMember({"start", "end"}));
   app.add_option("--stop", o.stop, "end before this text; may be given several times");
   app.add_option("-t,--temperature", s.temperature, "0: greedy; higher: more varied")->capture_default_str();
   app.add_flag_callback("--greedy", [&s] { s.temperature = 0; }, "always the most likely token");
@@ -99,6 +103,8 @@ GenerateRequest generate_request(const GenerateOptions& options, const Tokenizer
   request.max_tokens = options.max_tokens;
   request.min_tokens = options.min_tokens;
   request.stop = options.stop;
+  if (options.cut_prompt == "start") request.overlong = Overlong::kCutStart;
+  if (options.cut_prompt == "end") request.overlong = Overlong::kCutEnd;
   request.sampling = options.sampling;
   for (const std::string& given : options.logit_bias) {
     const NamedBias bias = read_bias(given);
@@ -107,6 +113,13 @@ GenerateRequest generate_request(const GenerateOptions& options, const Tokenizer
   }
   check(request.sampling, tokenizer.vocab_size());
   return request;
+}
+
+void print_cut(const Answer& answer, const GenerateOptions& options) {
+  if (answer.cut_tokens == 0) return;
+  fmt::print(stderr, "{} the prompt's {} {} tokens were cut, as --cut-prompt says\n",
+             styled(stderr, Style::kYellow, "note:"), options.cut_prompt == "start" ? "first" : "last",
+             answer.cut_tokens);
 }
 
 }  // namespace thimble

@@ -18,4 +18,7 @@ void check_generate_options(const GenerateOptions& options);
 // A request with these options and no prompt yet. Throws Error where a bias names what is no token.
 GenerateRequest generate_request(const GenerateOptions& options, const Tokenizer& tokenizer);
 
+// Says on standard error how much of a prompt was cut, if any.
+void print_cut(const Answer& answer, const GenerateOptions& options);
+
 }  // namespace thimble

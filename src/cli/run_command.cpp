@@ -55,6 +55,7 @@ std::string answer_json(const Answer& a, const Tokenizer& tokenizer) {
            {"tokens", a.tokens},
            {"finish_reason", reasons[static_cast<size_t>(a.finish)]},
            {"prompt_tokens", a.prompt_tokens},
+           {"cut_tokens", a.cut_tokens},
            {"cached_tokens", a.cached_tokens},
            {"first_token_seconds", a.first_token_s},
            {"seconds", a.seconds}};
@@ -101,6 +102,7 @@ int run_command(const RunOptions& options) {
   };
   const auto answers = session.engine->run({std::move(request)});
   const Answer& a = answers.front();
+  print_cut(a, options.generate);
   if (options.json)
     fmt::print("{}\n", answer_json(a, session.engine->tokenizer()));
   else if (is_terminal(stdout))

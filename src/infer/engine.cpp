@@ -39,12 +39,26 @@ int64_t Engine::context() const {
   return std::min<int64_t>(model_->model().config.context, options_.cache_tokens);
 }
 
+// Cuts a prompt that is too long, as the request says, so that an answer of max_tokens, or of half the context, fits
+// behind it; gives how many tokens went.
+int Engine::cut(GenerateRequest& request) const {
+  const int64_t room = context() - std::clamp<int64_t>(request.max_tokens, 1, (context() + 1) / 2);
+  const int64_t over = static_cast<int64_t>(request.prompt.size()) - room;
+  if (request.overlong == Overlong::kRefuse || over <= 0 || room <= 1) return 0;
+  auto from = request.prompt.begin();
+  if (request.overlong == Overlong::kCutEnd) from += room;
+  else if (tokenizer_.bos() == request.prompt.front()) ++from;
+  request.prompt.erase(from, from + over);
+  return static_cast<int>(over);
+}
+
 Engine::Id Engine::submit(GenerateRequest request) {
   if (request.prompt.empty()) throw Error("the prompt is empty; give at least one token");
+  const int went = cut(request);
   const auto size = static_cast<int64_t>(request.prompt.size());
   if (size >= context())
-    throw Error(fmt::format("the prompt has {} tokens, but at most {} fit (model context {}, cache {}); shorten it or "
-                            "give a larger context",
+    throw Error(fmt::format("the prompt has {} tokens, but at most {} fit (model context {}, cache {}); shorten it, let "
+                            "it be cut, or give a larger context",
                             size, context() - 1, model_->model().config.context, options_.cache_tokens));
   for (const int32_t token : request.prompt)
     if (token < 0 || token >= model_->model().config.vocab)
@@ -62,6 +76,7 @@ Engine::Id Engine::submit(GenerateRequest request) {
   request.max_tokens = static_cast<int>(std::min<int64_t>(request.max_tokens, context() - size));
   waiting_.push_back({next_id_, std::make_unique<Answering>(std::move(request), tokenizer_,
                                                            model_->model().config.vocab)});
+  waiting_.back().answering->answer().cut_tokens = went;
   return next_id_++;
 }
 

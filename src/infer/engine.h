@@ -80,6 +80,7 @@ class Engine {
     std::unique_ptr<Answering> answering;
   };
 
+  int cut(GenerateRequest& request) const;
   void collect(Id id, Answering& answering);
   bool admit();
   bool fits(const Running& newcomer) const;

@@ -13,9 +13,17 @@
 
 namespace thimble {
 
+// What becomes of a prompt that leaves no room for max_tokens: it is refused where not even one fits, or cut.
+enum class Overlong {
+  kRefuse,
+  kCutStart,  // the oldest tokens go, but for the one that begins a text
+  kCutEnd,
+};
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;
   int max_tokens = 256;
+  Overlong overlong = Overlong::kRefuse;
   SamplingOptions sampling;
   std::vector<std::string> stop;                   // the answer ends before the first of these
   const ConstraintSet* constraint = nullptr;       // must outlive the request
@@ -39,6 +47,7 @@ struct Answer {
   std::string text;
   FinishReason finish = FinishReason::kStop;
   int prompt_tokens = 0;
+  int cut_tokens = 0;         // of the prompt, because it was too long
   int cached_tokens = 0;      // of the prompt, found in the cache
   int forced_tokens = 0;      // of the answer: the constraint left no choice
   int drafted_tokens = 0;     // guessed by look-up ...

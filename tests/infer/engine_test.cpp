@@ -501,6 +501,34 @@ TEST(Engine, RefusesAPromptThatDoesNotFitWithBothNumbers) {
   EXPECT_THROW(e.submit(GenerateRequest{}), Error);
 }
 
+TEST(Engine, CutsAPromptThatIsTooLongOnTheSideThatIsNamed) {
+  THIMBLE_REQUIRE_STORIES();
+  Engine e = engine({.cache_tokens = 32});
+  GenerateRequest request = greedy(e, "", 8);
+  for (int32_t i = 0; i < 40; ++i) request.prompt.push_back(300 + i);
+  const std::vector<int32_t> whole = request.prompt;  // 41, the first one begins a text
+  ASSERT_EQ(e.tokenizer().bos(), whole.front());
+  EXPECT_THROW(e.submit(request), Error);
+  const auto answer_to = [&](Overlong overlong) {
+    GenerateRequest cut = request;
+    cut.overlong = overlong;
+    return one(e, std::move(cut));
+  };
+  std::vector<int32_t> start = {whole.front()}, end(whole.begin(), whole.begin() + 24);
+  start.insert(start.end(), whole.end() - 23, whole.end());
+  for (const auto& [overlong, kept] : {std::pair{Overlong::kCutStart, start}, std::pair{Overlong::kCutEnd, end}}) {
+    const Answer a = answer_to(overlong);
+    EXPECT_EQ(a.prompt_tokens, 24);
+    EXPECT_EQ(a.cut_tokens, 17);
+    GenerateRequest plain = request;
+    plain.prompt = kept;
+    EXPECT_EQ(a.tokens, one(e, std::move(plain)).tokens);
+  }
+  GenerateRequest fits = greedy(e, "Lily", 8);
+  fits.overlong = Overlong::kCutStart;
+  EXPECT_EQ(one(e, std::move(fits)).cut_tokens, 0);
+}
+
 TEST(Engine, LogitsOfAllPositionsDecideWhatGreedySays) {
   THIMBLE_REQUIRE_STORIES();
   Engine e = engine();
