@@ -44,6 +44,9 @@ class PackedWeight {
   std::shared_ptr<const std::byte> data_;
 };
 
+// One row of a packed weight, [in], as dequantize_row gives it of what was packed: what a tied embedding reads.
+void unpack_row(const PackedWeight& weight, int64_t row, float* out);
+
 // Bytes that pack() would take, for memory plans.
 size_t packed_bytes(DType type, int64_t out, int64_t in, MatmulPrecision precision = MatmulPrecision::kFast);
 

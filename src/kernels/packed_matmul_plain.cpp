@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 
 #include "kernels/packed_layout.h"
@@ -78,22 +79,24 @@ void quantized(const std::byte* weight, int64_t in, const ActivationTile& a, con
   }
 }
 
+float float_at(PackedKind kind, const std::byte* weight, int64_t k, int lane) {
+  if (kind == PackedKind::kF16) return half_at(weight, k * kLanes + lane);
+  if (kind == PackedKind::kF32) {
+    float value;
+    std::memcpy(&value, weight + 4 * (k * kLanes + lane), sizeof value);
+    return value;
+  }
+  uint16_t bits;  // bf16, in pairs
+  std::memcpy(&bits, weight + 2 * ((k / 2) * 2 * kLanes + 2 * lane + k % 2), sizeof bits);
+  return bf16_to_f32(bits);
+}
+
 template <PackedKind kKind>
 void floats(const std::byte* weight, int64_t in, const ActivationTile& a, const TileOutput& out) {
   for (int row = 0; row < a.valid; ++row) {
     for (int lane = 0; lane < out.cols; ++lane) {
       float total = 0;
-      for (int64_t k = 0; k < in; ++k) {
-        float w = 0;
-        if (kKind == PackedKind::kF32) std::memcpy(&w, weight + 4 * (k * kLanes + lane), sizeof w);
-        if (kKind == PackedKind::kF16) w = half_at(weight, k * kLanes + lane);
-        if (kKind == PackedKind::kBF16) {
-          uint16_t bits;
-          std::memcpy(&bits, weight + 2 * ((k / 2) * 2 * kLanes + 2 * lane + k % 2), sizeof bits);
-          w = bf16_to_f32(bits);
-        }
-        total += w * a.values[k * a.rows + row];
-      }
+      for (int64_t k = 0; k < in; ++k) total += float_at(kKind, weight, k, lane) * a.values[k * a.rows + row];
       store(out, row, lane, total);
     }
   }
@@ -130,3 +133,31 @@ TileKernel plain_kernel(PackedKind kind, int) {
 }
 
 }  // namespace thimble::packed
+
+namespace thimble {
+
+void unpack_row(const PackedWeight& weight, int64_t row, float* out) {
+  using namespace packed;
+  assert(row >= 0 && row < weight.out());
+  const PackedKind kind = weight.kind();
+  const UnitLayout layout = unit_layout(kind);
+  const std::byte* const tile = weight.tile(row / kLanes);
+  const int lane = static_cast<int>(row % kLanes);
+  if (layout.groups == 0) {
+    for (int64_t k = 0; k < weight.in(); ++k) out[k] = float_at(kind, tile, k, lane);
+    return;
+  }
+  for (int64_t first = 0; first < weight.in(); first += kGroup) {
+    const int64_t g = first / kGroup;
+    const std::byte* const unit = tile + (g / layout.groups) * layout.bytes;
+    const int g_unit = static_cast<int>(g % layout.groups);
+    const float scales[] = {scale(kind, layout, unit, g_unit, 0, lane), scale(kind, layout, unit, g_unit, 1, lane)};
+    const float smallest = layout.has_min ? min(layout, unit, g_unit, lane) : 0.0f;
+    const int count = static_cast<int>(std::min<int64_t>(kGroup, weight.in() - first));
+    for (int k = 0; k < count; ++k)
+      out[first + k] = scales[k / 16] * static_cast<float>(code(kind, layout, unit, g_unit, lane, k) - layout.zero) +
+                       smallest;
+  }
+}
+
+}  // namespace thimble

@@ -107,6 +107,20 @@ class PackedMatmulTest : public ::testing::Test {
   void TearDown() override { force_cpu(cpu_detected()); }
 };
 
+TEST_F(PackedMatmulTest, GivesRowsBackAsTheyWerePacked) {
+  for (const DType type : kTypes)
+    for (const MatmulPrecision precision : {MatmulPrecision::kFast, MatmulPrecision::kFine, MatmulPrecision::kF32}) {
+      const Tensor weight = random_weight(type, 37, 768, 5);
+      const PackedWeight packed = PackedWeight::pack(weight, precision);
+      std::vector<float> expected(768), row(768);
+      for (int64_t r = 0; r < weight.rows(); ++r) {
+        dequantize_row(type, weight.row(r), weight.cols(), expected.data());
+        unpack_row(packed, r, row.data());
+        ASSERT_EQ(row, expected) << dtype_info(type).name << ", row " << r;
+      }
+    }
+}
+
 double tolerance(DType type, MatmulPrecision precision) {
   if (precision == MatmulPrecision::kF32 || type == DType::kF32 || type == DType::kF16) return 1e-5;
   if (type == DType::kBF16) return 4e-3;
