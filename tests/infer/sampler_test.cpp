@@ -148,7 +148,7 @@ TEST_F(SamplerTest, DrawsAsOftenAsTheDistributionSays) {
         const std::vector<uint32_t> mask = masked ? std::vector<uint32_t>(32, 0x5b5b5b5bu) : std::vector<uint32_t>{};
         const auto expected = sampler.distribution(logits, mask);
         std::map<int32_t, int> counts;
-        constexpr int kDraws = 8000;
+        constexpr int kDraws = 5000;
         for (int i = 0; i < kDraws; ++i) ++counts[sampler.sample(logits, mask)];
         // Pearson's chi-squared; what is rare goes into one cell.
         double chi = 0, rare = 0;
