@@ -66,26 +66,51 @@ size_t white_space_after(std::string_view text, size_t begin) {
 void AddedTokenFinder::add(const AddedToken& token, std::string content) {
   if (content.empty()) return;
   std::vector<uint32_t>& lengths = lengths_[static_cast<unsigned char>(content[0])];
+  if (lengths.empty()) first_bytes_ += content[0];
   const auto length = static_cast<uint32_t>(content.size());
   const auto place = std::lower_bound(lengths.begin(), lengths.end(), length, std::greater<>());
   if (place == lengths.end() || *place != length) lengths.insert(place, length);
-  if (by_content_.emplace(std::move(content), tokens_.size()).second) tokens_.push_back(token);
+  pairs_.resize(1 << 16);
+  const size_t first = static_cast<unsigned char>(content[0]) * size_t{256};
+  for (size_t second = 0; second < 256; ++second)
+    if (length == 1 || second == static_cast<unsigned char>(content[1])) pairs_[first + second] = true;
+  if (!by_content_.add(content, static_cast<int32_t>(tokens_.size()))) return;
+  tokens_.push_back(token);
+  all_special_ = all_special_ && token.special;
+}
+
+size_t AddedTokenFinder::next_start(std::string_view text, size_t at) const {
+  // Mostly all tokens begin with '<', which memchr finds faster than anything written here would.
+  const auto is_start = [&](size_t i) { return !lengths_[static_cast<unsigned char>(text[i])].empty(); };
+  while (at < text.size()) {
+    if (first_bytes_.size() == 1) {
+      at = std::min(text.find(first_bytes_[0], at), text.size());
+    } else {
+      while (at < text.size() && !is_start(at)) ++at;
+    }
+    if (at + 1 >= text.size()) break;
+    const auto first = static_cast<unsigned char>(text[at]), second = static_cast<unsigned char>(text[at + 1]);
+    if (pairs_[first * size_t{256} + second]) break;
+    ++at;
+  }
+  return at;
 }
 
 const AddedToken* AddedTokenFinder::match_at(std::string_view text, size_t at, size_t& length) const {
   for (const uint32_t candidate : lengths_[static_cast<unsigned char>(text[at])]) {
     if (candidate > text.size() - at) continue;
-    const auto found = by_content_.find(std::string(text.substr(at, candidate)));
-    if (found == by_content_.end()) continue;
+    const int32_t found = by_content_.find(text.substr(at, candidate));
+    if (found < 0) continue;
     length = candidate;
-    return &tokens_[found->second];
+    return &tokens_[static_cast<size_t>(found)];
   }
   return nullptr;
 }
 
 void AddedTokenFinder::split(std::string_view text, bool parse_special, std::vector<Part>& parts) const {
   size_t done = 0;  // the end of the last token taken, its stripped white space included
-  for (size_t at = 0; !tokens_.empty() && at < text.size();) {
+  const bool none = tokens_.empty() || (all_special_ && !parse_special);
+  for (size_t at = 0; !none && (at = next_start(text, at)) < text.size();) {
     size_t length = 0;
     const AddedToken* token = match_at(text, at, length);
     if (token == nullptr) {

@@ -4,8 +4,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
+
+#include "text/token_table.h"
 
 namespace thimble {
 
@@ -35,11 +36,16 @@ class AddedTokenFinder {
   void split(std::string_view text, bool parse_special, std::vector<Part>& parts) const;
 
  private:
+  // The first place at or behind `at` where a token may begin; the text's size where there is none.
+  size_t next_start(std::string_view text, size_t at) const;
   const AddedToken* match_at(std::string_view text, size_t at, size_t& length) const;
 
   std::vector<AddedToken> tokens_;
-  std::unordered_map<std::string, size_t> by_content_;
+  TokenTable by_content_;                           // into tokens_
   std::array<std::vector<uint32_t>, 256> lengths_;  // by first byte: the lengths to try, longest first
+  std::string first_bytes_;                         // those that have lengths
+  std::vector<bool> pairs_;                         // by a token's first byte * 256 + its second
+  bool all_special_ = true;
 };
 
 }  // namespace thimble

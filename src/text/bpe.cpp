@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
+#include <cstring>
 
 #include "core/error.h"
 #include "text/byte_level.h"
@@ -23,12 +24,15 @@ std::atomic<uint32_t> next_serial{1};
 
 Bpe::Bpe(const std::vector<std::string>& tokens, const std::vector<int32_t>& candidates, Options options)
     : options_(std::move(options)), common_(kCommon, -1), first_extra_(static_cast<int32_t>(tokens.size())) {
-  ids_.reserve(candidates.size());
+  size_t bytes = 0;
+  for (const int32_t id : candidates) bytes += tokens[id].size();
+  ids_.reserve(candidates.size(), bytes);
+  whole_ = std::make_unique<std::atomic<Whole>[]>(tokens.size());
   byte_symbols_.fill(-1);
   byte_tokens_.fill(-1);
   for (const int32_t id : candidates) {
     const std::string& token = tokens[id];
-    if (token.empty() || !ids_.emplace(token, id).second) continue;
+    if (token.empty() || !ids_.add(token, id)) continue;
     size_t end = 0;
     const char32_t first = decode_utf8(token, end);
     if (end != token.size()) continue;
@@ -44,22 +48,17 @@ Bpe::Bpe(const std::vector<std::string>& tokens, const std::vector<int32_t>& can
   }
 }
 
-int32_t Bpe::id_of(std::string_view token) const {
-  const auto found = ids_.find(token);
-  return found == ids_.end() ? -1 : found->second;
-}
-
 void Bpe::add_merge(std::string_view left, std::string_view right) {
   const std::string& prefix = options_.continuing_subword_prefix;
   const std::string_view rest = right.starts_with(prefix) ? right.substr(prefix.size()) : right;
-  const std::string whole = std::string(left).append(rest);
-  const int32_t a = id_of(left), b = id_of(right), c = id_of(whole);
+  merged_.assign(left).append(rest);
+  const int32_t a = id_of(left), b = id_of(right), c = id_of(merged_);
   if (a < 0 || b < 0 || c < 0)
     throw Error(fmt::format("tokenizer: merge {} ('{}' + '{}') names '{}', which is not in the vocabulary", next_rank_,
                             left, right,
                             a < 0   ? left
                             : b < 0 ? right
-                                    : std::string_view(whole)));
+                                    : std::string_view(merged_)));
   merges_.add(a, b, {next_rank_++, c});
 }
 
@@ -81,12 +80,13 @@ void Bpe::add_scored_merges(const std::vector<float>& scores) {
   assert(scores.size() == static_cast<size_t>(first_extra_));
   // Equal scores share a rank, so that the leftmost goes first.
   std::vector<float> sorted;
-  for (const auto& [token, id] : ids_) sorted.push_back(scores[id]);
+  for (size_t i = 0; i < ids_.size(); ++i) sorted.push_back(scores[ids_.id(i)]);
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
 
-  std::vector<std::pair<std::string_view, int32_t>> entries(ids_.begin(), ids_.end());
-  for (const auto& [token, id] : entries) {
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    const std::string_view token = ids_.text(i);
+    const int32_t id = ids_.id(i);
     if (std::find(byte_tokens_.begin(), byte_tokens_.end(), id) != byte_tokens_.end()) continue;
     const auto place = std::lower_bound(sorted.begin(), sorted.end(), scores[id], std::greater<>());
     const auto rank = static_cast<uint32_t>(place - sorted.begin());
@@ -108,14 +108,14 @@ void Bpe::add_scored_merges(const std::vector<float>& scores) {
 void Bpe::finish() {
   serial_ = next_serial++;
   const bool affixes = !options_.continuing_subword_prefix.empty() || !options_.end_of_word_suffix.empty();
-  plain_bytes_ = !affixes && !options_.ignore_merges &&
+  plain_bytes_ = !affixes &&
                  std::find(byte_symbols_.begin(), byte_symbols_.end(), -1) == byte_symbols_.end();
   // Where no token holds a mark behind another character, merges never cross the start of a word: pieces can be cut
   // there, which changes nothing but lets the word cache work.
   cut_at_marks_ = id_of(kMark) >= 0 && !affixes && !options_.ignore_merges;
-  for (const auto& [token, id] : ids_) {
-    if (!cut_at_marks_) break;
-    for (size_t at = token.find(kMark, 1); at != std::string::npos; at = token.find(kMark, at + 1))
+  for (size_t i = 0; i < ids_.size() && cut_at_marks_; ++i) {
+    const std::string_view token = ids_.text(i);
+    for (size_t at = token.find(kMark, 1); at != std::string_view::npos; at = token.find(kMark, at + 1))
       if (token.compare(at - std::min(at, kMark.size()), kMark.size(), kMark) != 0) cut_at_marks_ = false;
   }
 }
@@ -185,35 +185,81 @@ void Bpe::append_symbol(int32_t symbol, std::vector<int32_t>& out) const {
   if (pending_unk) out.push_back(options_.unk);
 }
 
-void Bpe::encode_word(std::string_view word, bool bytes, std::vector<int32_t>& out) const {
+void Bpe::merge_word(std::string_view word, std::string_view spelled, bool bytes, std::vector<int32_t>& out) const {
   thread_local std::vector<int32_t> symbols;
   symbols.clear();
-  const bool direct = bytes && plain_bytes_;
-  if (direct) {
+  if (bytes && plain_bytes_) {
     initial_bytes(word, symbols);
   } else {
-    std::string mapped;
-    if (bytes) word = mapped = bytes_to_byte_level(word);
-    if (options_.ignore_merges) {
-      if (const int32_t id = id_of(word); id >= 0) return out.push_back(id);
-    }
-    symbols.clear();
-    initial_symbols(word, symbols);
+    initial_symbols(spelled, symbols);
   }
   merge_symbols(merges_, symbols);
   for (const int32_t symbol : symbols) append_symbol(symbol, out);
 }
 
+void Bpe::encode_word(std::string_view word, bool bytes, std::vector<int32_t>& out) const {
+  thread_local std::string mapped;
+  std::string_view spelled = word;
+  if (bytes) {
+    mapped.clear();
+    append_byte_level(word, mapped);
+    spelled = mapped;
+  }
+  const int32_t id = id_of(spelled);
+  if (id < 0) return merge_word(word, spelled, bytes, out);
+  const Whole known = whole_[id].load(std::memory_order_relaxed);
+  if (known == Whole::kYes || options_.ignore_merges) return out.push_back(id);
+  const size_t before = out.size();
+  merge_word(word, spelled, bytes, out);
+  if (known == Whole::kUnknown) {
+    const bool whole = out.size() == before + 1 && out.back() == id;
+    whole_[id].store(whole ? Whole::kYes : Whole::kNo, std::memory_order_relaxed);
+  }
+}
+
 void Bpe::encode_piece(std::string_view piece, bool bytes, std::vector<int32_t>& out) const {
-  if (!WordCache::fits(piece)) return encode_word(piece, bytes, out);
-  WordCache::Slot& slot = WordCache::of_this_thread().slot(serial_, piece);
-  if (WordCache::holds(slot, serial_, piece)) {
+  if (piece.size() > WordCache::kBytes) return encode_word(piece, bytes, out);
+  const WordCache::Key key = WordCache::key_of(piece.data(), piece.size(), piece.size());
+  WordCache::Slot& slot = WordCache::of_this_thread().slot(serial_, key, piece.size());
+  if (slot.holds(serial_, key, piece.size())) {
     out.insert(out.end(), slot.ids, slot.ids + slot.count);
     return;
   }
   const size_t before = out.size();
   encode_word(piece, bytes, out);
-  WordCache::put(slot, serial_, piece, out.data() + before, out.size() - before);
+  slot.put(serial_, key, piece.size(), std::span(out).subspan(before));
+}
+
+void Bpe::encode_words(std::string_view text, size_t begin, std::span<const size_t> ends,
+                       std::vector<int32_t>& out) const {
+  assert(serial_ != 0);
+  const WordCache& cache = WordCache::of_this_thread();
+  thread_local std::vector<int32_t> fresh;
+  constexpr size_t kMost = WordCache::kIds;
+  // Room for what the cache may give for every word: copies of fixed size, and no checks.
+  size_t count = out.size();
+  out.resize(count + ends.size() * kMost);
+  for (size_t i = 0; i < ends.size(); begin = ends[i++]) {
+    const size_t size = ends[i] - begin;
+    WordCache::Key key;
+    WordCache::Slot* slot = nullptr;
+    if (size <= WordCache::kBytes) {
+      key = WordCache::key_of(text.data() + begin, size, text.size() - begin);
+      slot = &cache.slot(serial_, key, size);
+      if (slot->holds(serial_, key, size)) {
+        std::memcpy(out.data() + count, slot->ids, sizeof slot->ids);
+        count += slot->count;
+        continue;
+      }
+    }
+    fresh.clear();
+    encode_word(text.substr(begin, size), true, fresh);
+    if (slot != nullptr) slot->put(serial_, key, size, fresh);
+    if (fresh.size() > kMost) out.resize(out.size() + fresh.size() - kMost);
+    std::copy(fresh.begin(), fresh.end(), out.begin() + static_cast<ptrdiff_t>(count));
+    count += fresh.size();
+  }
+  out.resize(count);
 }
 
 void Bpe::encode(std::string_view piece, bool bytes, std::vector<int32_t>& out) const {

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -9,6 +12,7 @@
 #include <vector>
 
 #include "text/merge_table.h"
+#include "text/token_table.h"
 
 namespace thimble {
 
@@ -28,6 +32,9 @@ class Bpe {
   // `tokens` is the vocabulary by id. Those that text may become are named by `candidates`: no control tokens.
   Bpe(const std::vector<std::string>& tokens, const std::vector<int32_t>& candidates, Options options);
 
+  // Room for so many merges.
+  void reserve_merges(size_t count) { merges_.reserve(count); }
+
   // Adds a merge by its parts' text, in order of rank. Throws Error where a part or the result is no token.
   void add_merge(std::string_view left, std::string_view right);
 
@@ -41,12 +48,15 @@ class Bpe {
   // Appends the tokens of a piece (valid UTF-8). `bytes` says that the piece holds bytes still to be mapped to the
   // byte-level alphabet.
   void encode(std::string_view piece, bool bytes, std::vector<int32_t>& out) const;
+  // The same for the many words of a text, which hold bytes: from `begin` on each ends where `ends` says.
+  void encode_words(std::string_view text, size_t begin, std::span<const size_t> ends, std::vector<int32_t>& out) const;
 
-  int32_t id_of(std::string_view token) const;  // -1 where it is none
+  int32_t id_of(std::string_view token) const { return ids_.find(token); }  // -1 where it is none
 
  private:
   void encode_piece(std::string_view piece, bool bytes, std::vector<int32_t>& out) const;
   void encode_word(std::string_view word, bool bytes, std::vector<int32_t>& out) const;
+  void merge_word(std::string_view word, std::string_view spelled, bool bytes, std::vector<int32_t>& out) const;
   void initial_symbols(std::string_view word, std::vector<int32_t>& symbols) const;
   void initial_bytes(std::string_view word, std::vector<int32_t>& symbols) const;
   void append_unknown(std::string_view character, bool& pending_unk, std::vector<int32_t>& symbols) const;
@@ -54,14 +64,14 @@ class Bpe {
   int32_t character_symbol(std::string_view character);
   void append_symbol(int32_t symbol, std::vector<int32_t>& out) const;
 
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
-  };
-
   Options options_;
-  std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
+  TokenTable ids_;
   MergeTable merges_;
+  // Whether the text of a token becomes just that token, by id. Nearly always, but only merging it proves it, and
+  // merging the whole vocabulary would take too long at start: whoever meets such a word first writes down the answer.
+  enum class Whole : uint8_t { kUnknown, kYes, kNo };
+  std::unique_ptr<std::atomic<Whole>[]> whole_;
+  std::string merged_;  // add_merge's scratch
   uint32_t next_rank_ = 0;
   std::vector<int32_t> common_;                 // symbol of a character below kCommon; -1: none
   std::unordered_map<char32_t, int32_t> rare_;  // the same above

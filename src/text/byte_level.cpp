@@ -38,18 +38,32 @@ std::string_view byte_level_character(unsigned char byte) { return alphabet().ch
 std::string bytes_to_byte_level(std::string_view bytes) {
   std::string out;
   out.reserve(bytes.size() + bytes.size() / 4);
-  for (const char byte : bytes) out += alphabet().characters[static_cast<unsigned char>(byte)];
+  append_byte_level(bytes, out);
   return out;
+}
+
+void append_byte_level(std::string_view bytes, std::string& out) {
+  const Alphabet& known = alphabet();
+  for (const char byte : bytes) out += known.characters[static_cast<unsigned char>(byte)];
 }
 
 std::optional<std::string> byte_level_to_bytes(std::string_view token) {
   std::string out;
+  return append_bytes(token, out) ? std::optional(std::move(out)) : std::nullopt;
+}
+
+bool append_bytes(std::string_view token, std::string& out) {
+  const Alphabet& known = alphabet();
+  const size_t before = out.size();
   for (size_t at = 0; at < token.size();) {
     const char32_t c = decode_utf8(token, at);
-    if (c >= alphabet().bytes.size() || alphabet().bytes[c] < 0) return std::nullopt;
-    out.push_back(static_cast<char>(alphabet().bytes[c]));
+    if (c >= known.bytes.size() || known.bytes[c] < 0) {
+      out.resize(before);
+      return false;
+    }
+    out.push_back(static_cast<char>(known.bytes[c]));
   }
-  return out;
+  return true;
 }
 
 }  // namespace thimble

@@ -13,13 +13,7 @@
 namespace thimble {
 namespace {
 
-constexpr std::string_view kDigit = R"(\p{N})";
-constexpr std::string_view kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kNumber = R"(\p{N})";
 constexpr std::string_view kQwen35 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)"
     R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
@@ -36,8 +30,6 @@ constexpr std::string_view kBloom = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
 constexpr std::string_view kSeedCoder =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|)"
     R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kBailing =
-    R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+)";
 constexpr std::string_view kDeepSeek3 =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|)"
     R"( ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
@@ -57,28 +49,28 @@ const std::vector<Row>& rows() {
       {{"default", ""}, {kDefaultPunctuation, kGpt2Pattern, R"(\p{N}+)", kThreeDigits}},
       {{"falcon"}, {kFalconPunctuation, kGpt2Pattern, kThreeDigits}},
       {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"},
-       {kDigit, kGpt2Pattern}},
+       {kDigitPattern, kGpt2Pattern}},
       {{"gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum",
         "modern-bert", "jais", "trillion", "granite-docling", "exaone4"},
        {kGpt2Pattern}},
       {{"mpt", "olmo"}, {kGpt2Pattern}, false, false, true},
       {{"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
-       {kLlama3},
+       {kLlama3Pattern},
        true,
        true},
-      {{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, {kLlama3}},
-      {{"qwen2", "deepseek-r1-qwen", "kormo", "megrez"}, {kQwen2}, false, false, true},
+      {{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}, {kLlama3Pattern}},
+      {{"qwen2", "deepseek-r1-qwen", "kormo", "megrez"}, {kQwen2Pattern}, false, false, true},
       {{"qwen35"}, {kQwen35}, false, false, true},
-      {{"stablelm2", "hunyuan", "solar-open", "grok-2"}, {kQwen2}},
+      {{"stablelm2", "hunyuan", "solar-open", "grok-2"}, {kQwen2Pattern}},
       {{"tekken"}, {kTekken}, true, true},
       {{"gpt-4o", "llama4", "kanana2"}, {kGpt4o}},
       {{"poro-chat", "bloom", "gpt3-finnish"}, {kBloom}},
-      {{"viking"}, {kBloom, kDigit}},
+      {{"viking"}, {kBloom, kNumber}},
       {{"seed-coder"}, {kSeedCoder}},
-      {{"bailingmoe", "bailingmoe2", "llada-moe"}, {kBailing}},
+      {{"bailingmoe", "bailingmoe2", "llada-moe"}, {kBailingPattern}},
       {{"deepseek-coder"},
        {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", R"([\x{4e00}-\x{9fa5}\x{800}-\x{4e00}\x{ac00}-\x{d7ff}]+)",
-        kDigit}},
+        kNumber}},
       {{"deepseek-v3", "hunyuan-dense"},
        {R"(\p{N}{1,3})", R"([\x{4e00}-\x{9fa5}\x{3040}-\x{309f}\x{30a0}-\x{30ff}]+)", kDeepSeek3}},
   };

@@ -16,6 +16,9 @@ class MergeTable {
     int32_t symbol = -1;
   };
 
+  // Room for so many pairs.
+  void reserve(size_t pairs);
+
   // A pair that is there already gets the new merge, as in Hugging Face's tokenizers.
   void add(int32_t left, int32_t right, Merge merge);
   size_t size() const { return used_; }
@@ -40,7 +43,7 @@ class MergeTable {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
   }
   size_t home(uint64_t key) const { return (key * 0x9E3779B97F4A7C15ull) >> shift_; }
-  void grow();
+  void grow(size_t slots);
 
   std::vector<Slot> slots_;  // a power of two, at most half full
   int shift_ = 64;

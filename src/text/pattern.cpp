@@ -86,6 +86,7 @@ struct Pattern::Code {
 
 Pattern Pattern::literal(std::string text) {
   Pattern pattern;
+  pattern.is_literal_ = true;
   pattern.literal_ = std::move(text);
   return pattern;
 }
@@ -93,6 +94,9 @@ Pattern Pattern::literal(std::string text) {
 Pattern Pattern::regex(std::string_view expression) {
   Pattern pattern;
   pattern.expression_ = expression;
+  pattern.word_rule_ = find_word_rule(expression);
+  pattern.finds_digits_ = expression == kDigitPattern;
+  if (pattern.word_rule_ || pattern.finds_digits_) return pattern;
   const std::string plain = translate_expression(expression, false);
   const std::string extended = translate_expression(expression, true);
   pattern.plain_ = std::make_shared<const Code>(plain, expression);
@@ -107,6 +111,12 @@ bool Pattern::find(std::string_view text, size_t from, bool additions, Match& ma
     if (at == std::string_view::npos) return false;
     match = {at, at + literal_.size()};
     return true;
+  }
+  if (finds_digits_) return find_digit(text, from, match.begin, match.end);
+  if (word_rule_) {
+    if (from == text.size()) return false;
+    match.begin = from;
+    return split_words(*word_rule_, text, from, {&match.end, 1}) == 1;
   }
   const int result = (additions ? extended_ : plain_)->match(text, from);
   if (result == PCRE2_ERROR_NOMATCH) return false;

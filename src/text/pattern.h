@@ -2,14 +2,18 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include "text/word_rule.h"
 
 namespace thimble {
 
 // A search pattern of a tokenizer: literal text, or a regular expression in the dialect of Hugging Face's
-// `tokenizers` (Oniguruma, Ruby syntax, Unicode 16), translated for PCRE2 with UCP and JIT. Immutable; one
-// pattern may run on many threads at once.
+// `tokenizers` (Oniguruma, Ruby syntax, Unicode 16), translated for PCRE2 with UCP and JIT; well-known expressions run
+// as hand-written code instead (text/word_rule.h), which finds the same. Immutable; one pattern may run on many threads
+// at once.
 class Pattern {
  public:
   struct Match {
@@ -45,12 +49,20 @@ class Pattern {
 
   // The text of a literal pattern; empty for an expression.
   const std::string& literal_text() const { return literal_; }
-  bool is_literal() const { return plain_ == nullptr; }
+  bool is_literal() const { return is_literal_; }
+  // Where the expression is a well-known model's.
+  std::optional<WordRule> word_rule() const { return word_rule_; }
+  // Whether it is kDigitPattern.
+  bool finds_digits() const { return finds_digits_; }
 
  private:
   struct Code;
+  bool is_literal_ = false;
   std::string literal_;
   std::string expression_;
+  std::optional<WordRule> word_rule_;
+  bool finds_digits_ = false;
+  // Neither where the expression runs as hand-written code.
   std::shared_ptr<const Code> plain_;     // for text of Unicode 14
   std::shared_ptr<const Code> extended_;  // the same with what later versions added to its classes
 };

@@ -141,6 +141,28 @@ void PreTokenizer::add(Step step) {
     throw Error("tokenizer.json: pre_tokenizer: more than four ByteLevel steps are not supported");
 }
 
+std::optional<WordRule> PreTokenizer::word_rule() const {
+  const auto isolated = [](const Step& step) {
+    const auto* split = std::get_if<Split>(&step);
+    return split != nullptr && split->behavior == Behavior::kIsolated && !split->invert ? &split->pattern : nullptr;
+  };
+  const auto* last = steps_.empty() ? nullptr : std::get_if<ByteLevel>(&steps_.back());
+  if (last == nullptr || last->add_prefix_space) return std::nullopt;
+  size_t step = 0;
+  const Pattern* pattern = isolated(steps_[0]);
+  const bool digits = pattern != nullptr && pattern->finds_digits();
+  if (digits) pattern = isolated(steps_[++step]);
+  std::optional<WordRule> rule;
+  if (pattern != nullptr && !last->use_regex) {
+    rule = pattern->word_rule();
+    ++step;
+  } else if (last->use_regex) {
+    rule = WordRule::kGpt2;
+  }
+  if (step + 1 != steps_.size() || !digits) return step + 1 == steps_.size() ? rule : std::nullopt;
+  return rule == WordRule::kGpt2 ? std::optional(WordRule::kGpt2SingleDigits) : std::nullopt;
+}
+
 void PreTokenizer::run(Piece input, std::deque<std::string>& storage, std::vector<Piece>& pieces) const {
   if (input.text.empty()) return;
   if (steps_.empty()) {

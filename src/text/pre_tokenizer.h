@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -44,15 +45,14 @@ class PreTokenizer {
   // step came last.
   bool yields_bytes() const { return !steps_.empty() && std::holds_alternative<ByteLevel>(steps_.back()); }
 
+  // Where all steps together only cut, and cut as a well-known rule does, that rule: pieces are its words, and bytes.
+  std::optional<WordRule> word_rule() const;
+
   // Rewritten text lives in `storage`. No piece is empty.
   void run(Piece input, std::deque<std::string>& storage, std::vector<Piece>& pieces) const;
 
  private:
   std::vector<Step> steps_;
 };
-
-// GPT-2's splitting rule, which ByteLevel uses.
-inline constexpr std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 }  // namespace thimble

@@ -186,7 +186,12 @@ void TokenDecoder::Stream::feed_bytes(size_t step, State& state, std::string tok
 }
 
 std::string TokenDecoder::bytes_of(std::string_view token) const {
-  std::string text(token);
+  std::string text;
+  if (joins_bytes()) {
+    if (!append_bytes(token, text)) text = token;
+    return text;
+  }
+  text = token;
   for (const Step& step : steps_) {
     if (const auto* replace = std::get_if<Replace>(&step)) {
       if (is_valid_utf8(text)) text = replace_all(replace->pattern, replace->content, text);

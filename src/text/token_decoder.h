@@ -37,6 +37,9 @@ class TokenDecoder {
   // Throws Error for steps in an order that has no meaning as a stream.
   void add(Step step);
 
+  // Whether decoding is to put the tokens' bytes (bytes_of) together and to mend what is not UTF-8, nothing else.
+  bool joins_bytes() const { return steps_.size() == 1 && std::holds_alternative<ByteLevel>(steps_[0]); }
+
   // One text being decoded.
   class Stream {
    public:

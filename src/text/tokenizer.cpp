@@ -4,11 +4,11 @@
 #include <array>
 #include <cassert>
 #include <deque>
-#include <unordered_map>
 
 #include "core/error.h"
 #include "text/tokenizer_parts.h"
 #include "text/utf8.h"
+#include "text/word_rule.h"
 
 namespace thimble {
 namespace {
@@ -35,23 +35,31 @@ constexpr std::array<std::string_view, 16> kEndNames = {"<|im_end|>",
 // What a thread keeps for the next text.
 constexpr size_t kKeptPieces = 1 << 18;
 
+// Words that are cut and looked up at a time: their ends stay in the fastest cache.
+constexpr size_t kWordsAtOnce = 256;
+
 }  // namespace
 
 struct Tokenizer::State {
   TokenizerParts parts;
   std::vector<std::string> bytes;  // token_bytes by id
   std::vector<bool> special;       // by id
-  std::unordered_map<std::string, int32_t> ids;
+  TokenTable ids;
   AddedTokenFinder raw, normalized;  // added tokens sought before and after normalising
   std::vector<int32_t> end_ids;
+  std::optional<WordRule> word_rule;  // which all pre-tokenizing is, where it is one
   bool yields_bytes = false;
+  bool joins_bytes = false;  // decoding is nothing but joining `bytes`
 
   State(TokenizerParts from, const Vocabulary& vocabulary) : parts(std::move(from)) {
     const size_t n = parts.tokens.size();
     bytes.resize(n);
     special.resize(n);
+    size_t characters = 0;
+    for (const std::string& token : parts.tokens) characters += token.size();
+    ids.reserve(n, characters);
     for (size_t id = 0; id < n; ++id)
-      if (!parts.tokens[id].empty()) ids.emplace(parts.tokens[id], static_cast<int32_t>(id));
+      if (!parts.tokens[id].empty()) ids.add(parts.tokens[id], static_cast<int32_t>(id));
     for (const AddedToken& token : parts.added) {
       special[token.id] = token.special;
       if (token.normalized) {
@@ -67,7 +75,12 @@ struct Tokenizer::State {
     for (size_t id = 0; id < n; ++id)
       if (!parts.tokens[id].empty())
         bytes[id] = special[id] ? parts.tokens[id] : parts.decoder.bytes_of(parts.tokens[id]);
+    word_rule = parts.pre_tokenizer.word_rule();
     yields_bytes = parts.pre_tokenizer.yields_bytes();
+    joins_bytes = parts.decoder.joins_bytes();
+    // A stream decodes special tokens' names like any other text.
+    for (const AddedToken& token : parts.added)
+      joins_bytes = joins_bytes && bytes[token.id] == parts.decoder.bytes_of(parts.tokens[token.id]);
     find_end_ids(vocabulary);
   }
 
@@ -78,10 +91,10 @@ struct Tokenizer::State {
     if (parts.eos) add(*parts.eos);
     for (const int id : vocabulary.end_ids) add(id);
     // Where a model has both <|return|> and <|call|>, <|end|> only ends a message (OpenAI's harmony form).
-    const bool harmony = ids.contains("<|return|>") && ids.contains("<|call|>");
+    const bool harmony = ids.find("<|return|>") >= 0 && ids.find("<|call|>") >= 0;
     for (const std::string_view name : kEndNames) {
-      const auto found = ids.find(std::string(name));
-      if (found != ids.end() && special[found->second] && !(harmony && name == "<|end|>")) add(found->second);
+      const int32_t id = ids.find(name);
+      if (id >= 0 && special[id] && !(harmony && name == "<|end|>")) add(id);
     }
     std::sort(end_ids.begin(), end_ids.end());
     end_ids.erase(std::unique(end_ids.begin(), end_ids.end()), end_ids.end());
@@ -92,6 +105,7 @@ struct Tokenizer::State {
   }
 
   void encode_text(Piece text, std::vector<int32_t>& out) const {
+    if (word_rule) return encode_words(text.text, out);
     thread_local std::vector<Piece> pieces;
     thread_local std::deque<std::string> storage;
     pieces.clear();
@@ -99,6 +113,15 @@ struct Tokenizer::State {
     parts.pre_tokenizer.run(text, storage, pieces);
     for (const Piece& piece : pieces) parts.model->encode(piece.text, yields_bytes, out);
     if (pieces.capacity() > kKeptPieces) pieces = {};
+  }
+
+  void encode_words(std::string_view text, std::vector<int32_t>& out) const {
+    std::array<size_t, kWordsAtOnce> ends;
+    for (size_t at = 0; at < text.size();) {
+      const size_t words = split_words(*word_rule, text, at, ends);
+      parts.model->encode_words(text, at, std::span(ends).first(words), out);
+      at = ends[words - 1];
+    }
   }
 
   // Text between added tokens that are sought before normalising.
@@ -185,6 +208,11 @@ std::string Tokenizer::shielded(std::string_view text, std::string_view mark) co
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
   std::string out;
+  if (state_->joins_bytes) {
+    for (const int32_t id : ids)
+      if (state_->is_token(id) && !(skip_special && state_->special[id])) out += state_->bytes[id];
+    return is_valid_utf8(out) ? out : replace_invalid_utf8(out);
+  }
   TokenDecoder::Stream stream(state_->parts.decoder);
   for (const int32_t id : ids)
     if (state_->is_token(id) && !(skip_special && state_->special[id])) stream.push(state_->parts.tokens[id], out);
@@ -202,8 +230,8 @@ const std::string& Tokenizer::token_bytes(int32_t id) const {
 bool Tokenizer::is_special(int32_t id) const { return state_->is_token(id) && state_->special[id]; }
 
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
-  const auto found = state_->ids.find(std::string(token));
-  return found == state_->ids.end() ? std::nullopt : std::optional(found->second);
+  const int32_t id = state_->ids.find(token);
+  return id < 0 ? std::nullopt : std::optional(id);
 }
 
 std::optional<int32_t> Tokenizer::bos() const { return state_->parts.bos; }

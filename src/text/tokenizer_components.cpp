@@ -11,9 +11,6 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-// Rust's char::is_numeric, which knows three ranges of Unicode 17 beside \p{N}.
-constexpr std::string_view kDigit = R"([\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}])";
-
 // What Hugging Face counts as punctuation: ASCII's, and the P categories of an old Unicode (unicode_categories).
 constexpr std::string_view kPunctuation =
     R"((?![\x{61d}\x{9fd}\x{a76}\x{c77}\x{c84}\x{1b7d}-\x{1b7e}\x{2e43}-\x{2e4f}\x{2e52}-\x{2e5d}\x{10ead})"
@@ -105,7 +102,7 @@ void add_pre_tokenizers(const JsonComponent& component, PreTokenizer& out) {
   } else if (type == "Digits") {
     component.allow({"type", "individual_digits"});
     const bool individual = component.flag("individual_digits", false);
-    out.add(PreTokenizer::Split{Pattern::regex(kDigit), individual ? Behavior::kIsolated : Behavior::kContiguous});
+    out.add(PreTokenizer::Split{Pattern::regex(kDigitPattern), individual ? Behavior::kIsolated : Behavior::kContiguous});
   } else if (type == "ByteLevel") {
     component.allow({"type", "add_prefix_space", "trim_offsets", "use_regex"});
     out.add(PreTokenizer::ByteLevel{component.flag("add_prefix_space"), component.flag("use_regex", true)});

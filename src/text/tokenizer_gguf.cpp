@@ -72,12 +72,17 @@ void add_ends(const Vocabulary& vocabulary, bool default_bos, TokenizerParts& pa
 std::vector<int32_t> with_merged_controls(const Vocabulary& vocabulary, const TokenizerParts& parts,
                                           std::vector<int32_t> candidates) {
   std::unordered_map<std::string, int32_t> controls;
-  for (const AddedToken& token : parts.added)
-    if (token.special) controls.emplace(token.content, token.id);
-  for (std::string merge : vocabulary.merges) {
+  std::vector<bool> lengths;  // of their names: few merges are as long, and only those are looked at
+  for (const AddedToken& token : parts.added) {
+    if (!token.special) continue;
+    controls.emplace(token.content, token.id);
+    lengths.resize(std::max(lengths.size(), token.content.size() + 1));
+    lengths[token.content.size()] = true;
+  }
+  for (const std::string& merge : vocabulary.merges) {
     const size_t space = merge.find(' ', 1);
-    if (space == std::string::npos) continue;
-    const auto found = controls.find(merge.erase(space, 1));
+    if (space == std::string::npos || merge.size() > lengths.size() || !lengths[merge.size() - 1]) continue;
+    const auto found = controls.find(std::string(merge).erase(space, 1));
     if (found == controls.end()) continue;
     candidates.push_back(found->second);
     controls.erase(found);
@@ -92,6 +97,7 @@ void read_byte_level(const Vocabulary& vocabulary, TokenizerParts& parts, const 
   Bpe::Options options;
   options.ignore_merges = rule.ignore_merges;
   parts.model = std::make_unique<Bpe>(parts.tokens, candidates, options);
+  parts.model->reserve_merges(vocabulary.merges.size());
   for (const std::string& merge : vocabulary.merges) {
     const size_t space = merge.find(' ', 1);
     if (space == std::string::npos)

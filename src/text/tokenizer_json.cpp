@@ -49,6 +49,7 @@ void read_added_tokens(const JsonComponent& top, TokenizerParts& parts) {
 
 void read_merges(const JsonComponent& model, Bpe& bpe) {
   size_t index = 0;
+  bpe.reserve_merges(model.array("merges").size());
   for (const dom::element entry : model.array("merges")) {
     std::string_view left, right;
     if (entry.is_string()) {  // "Ġ t"

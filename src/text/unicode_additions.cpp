@@ -47,6 +47,12 @@ constexpr UnicodeAddition kAdditions[] = {
 
 std::span<const UnicodeAddition> unicode_additions() { return kAdditions; }
 
+const char* unicode_addition_category(char32_t character) {
+  const auto* range = std::lower_bound(std::begin(kAdditions), std::end(kAdditions), character,
+                                       [](const UnicodeAddition& r, char32_t c) { return r.last < c; });
+  return range != std::end(kAdditions) && range->first <= character ? range->category : nullptr;
+}
+
 bool has_unicode_additions(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     // Nothing was added below U+0800, whose characters take one or two bytes.
@@ -54,10 +60,7 @@ bool has_unicode_additions(std::string_view text) {
       ++at;
       continue;
     }
-    const char32_t character = decode_utf8(text, at);
-    const auto* range = std::lower_bound(std::begin(kAdditions), std::end(kAdditions), character,
-                                         [](const UnicodeAddition& r, char32_t c) { return r.last < c; });
-    if (range != std::end(kAdditions) && range->first <= character) return true;
+    if (unicode_addition_category(decode_utf8(text, at)) != nullptr) return true;
   }
   return false;
 }

@@ -15,6 +15,9 @@ struct UnicodeAddition {
 // In ascending order.
 std::span<const UnicodeAddition> unicode_additions();
 
+// A character's category where it is one of them, else nullptr.
+const char* unicode_addition_category(char32_t character);
+
 // Whether valid UTF-8 holds one of them.
 bool has_unicode_additions(std::string_view text);
 

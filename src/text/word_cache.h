@@ -1,9 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <string_view>
-#include <vector>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <span>
+
+#include "text/text_hash.h"
 
 namespace thimble {
 
@@ -11,33 +15,58 @@ namespace thimble {
 // the same slot. A slot is one cache line. Long words and those of many tokens are not kept.
 class WordCache {
  public:
-  static constexpr size_t kKey = 23, kIds = 8;
+  static constexpr size_t kBytes = 24, kIds = 8;
   static constexpr size_t kSlots = 1 << 14;  // 1 MiB
 
+  // A word with zeros behind it, so that comparing and hashing take no loop.
+  struct Key {
+    uint64_t bytes[kBytes / 8];
+  };
   struct alignas(64) Slot {
-    uint32_t owner = 0;  // the vocabulary; 0: free
-    uint8_t key_size = 0, count = 0;
-    char key[kKey];
+    Key key;
     int32_t ids[kIds];
+    uint32_t owner;  // the vocabulary; 0: free
+    uint8_t size;    // of the word
+    uint8_t count;   // of its tokens
+
+    bool holds(uint32_t wanted_owner, const Key& wanted, size_t wanted_size) const {
+      return ((key.bytes[0] ^ wanted.bytes[0]) | (key.bytes[1] ^ wanted.bytes[1]) | (key.bytes[2] ^ wanted.bytes[2]) |
+              (owner ^ wanted_owner) | (size ^ wanted_size)) == 0;
+    }
+
+    void put(uint32_t new_owner, const Key& new_key, size_t new_size, std::span<const int32_t> tokens) {
+      if (tokens.size() > kIds) return;
+      key = new_key;
+      owner = new_owner;
+      size = static_cast<uint8_t>(new_size);
+      count = static_cast<uint8_t>(tokens.size());
+      std::memcpy(ids, tokens.data(), tokens.size_bytes());
+    }
   };
   static_assert(sizeof(Slot) == 64);
 
-  static bool fits(std::string_view word) { return word.size() <= kKey; }
-
-  // The slot that the word is in or would be put in.
-  Slot& slot(uint32_t owner, std::string_view word) { return slots_[hash(owner, word) & (kSlots - 1)]; }
-
-  static bool holds(const Slot& slot, uint32_t owner, std::string_view word) {
-    return slot.owner == owner && slot.key_size == word.size() && std::memcmp(slot.key, word.data(), word.size()) == 0;
+  // The key of a word of 1 to kBytes bytes. What lies behind the word is read, too, where `readable` is large enough.
+  static Key key_of(const char* word, size_t size, size_t readable) {
+    Key key{};
+    if (readable < kBytes) {
+      std::memcpy(&key, word, size);
+      return key;
+    }
+    const auto load = [&](size_t i) {
+      const uint64_t bytes = load_bytes(word + i * 8, 8);
+      return size >= i * 8 + 8 ? bytes : bytes & ((uint64_t{1} << (size - i * 8) * 8) - 1);
+    };
+    key.bytes[0] = load(0);
+    if (size > 8) key.bytes[1] = load(1);
+    if (size > 16) key.bytes[2] = load(2);
+    return key;
   }
 
-  static void put(Slot& slot, uint32_t owner, std::string_view word, const int32_t* ids, size_t count) {
-    if (count > kIds) return;
-    slot.owner = owner;
-    slot.key_size = static_cast<uint8_t>(word.size());
-    slot.count = static_cast<uint8_t>(count);
-    std::memcpy(slot.key, word.data(), word.size());
-    std::memcpy(slot.ids, ids, count * sizeof(int32_t));
+  // The slot that the word is in or would be put in.
+  Slot& slot(uint32_t owner, const Key& key, size_t size) const {
+    uint64_t h = mix_hash(owner, key.bytes[0]);
+    if (size > 8) h = mix_hash(mix_hash(h, key.bytes[1]), key.bytes[2]);
+    return slots_[h & (kSlots - 1)];
   }
 
   static WordCache& of_this_thread() {
@@ -46,22 +75,16 @@ class WordCache {
   }
 
  private:
-  static uint64_t hash(uint32_t owner, std::string_view word) {
-    uint64_t h = owner * 0x9E3779B97F4A7C15ull + word.size();
-    const char* at = word.data();
-    size_t left = word.size();
-    for (; left >= 8; at += 8, left -= 8) h = mix(h, at, 8);
-    if (left > 0) h = mix(h, at, left);
-    return h ^ h >> 32;
-  }
-  static uint64_t mix(uint64_t h, const char* at, size_t n) {
-    uint64_t bytes = 0;
-    std::memcpy(&bytes, at, n);
-    h = (h ^ bytes) * 0xBF58476D1CE4E5B9ull;
-    return h ^ h >> 29;
+  // Zeros that take no memory until they are written: most threads see few words.
+  WordCache() : memory_(std::calloc(kSlots + 1, sizeof(Slot)), std::free) {
+    if (memory_ == nullptr) throw std::bad_alloc();
+    void* start = memory_.get();
+    size_t size = (kSlots + 1) * sizeof(Slot);
+    slots_ = static_cast<Slot*>(std::align(alignof(Slot), kSlots * sizeof(Slot), start, size));
   }
 
-  std::vector<Slot> slots_{kSlots};
+  std::unique_ptr<void, void (*)(void*)> memory_;
+  Slot* slots_ = nullptr;
 };
 
 }  // namespace thimble

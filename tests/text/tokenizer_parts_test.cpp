@@ -3,11 +3,13 @@
 #include <random>
 
 #include "core/error.h"
+#include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/byte_level.h"
 #include "text/normalizer.h"
 #include "text/pattern.h"
 #include "text/pre_tokenizer.h"
+#include "text/token_table.h"
 #include "text/unicode_additions.h"
 #include "text/utf8.h"
 
@@ -193,6 +195,156 @@ TEST(Bpe, HandlesUnknownCharactersAsItsOptionsSay) {
   EXPECT_THAT(encode(options, "abzza"), testing::ElementsAre(3, 0, 1));
   options.byte_fallback = true;
   EXPECT_THAT(encode(options, "aéz"), testing::ElementsAre(1, 4, 5, 0));
+}
+
+TEST(Bpe, DoesNotTakeATokenForItsTextWhereMergesGiveOthers) {
+  // "b" + "c" merge first, so that "abc" never comes about.
+  const std::vector<std::string> tokens = {"a", "b", "c", "bc", "ab", "abc"};
+  for (const bool ignore_merges : {false, true}) {
+    Bpe::Options options;
+    options.ignore_merges = ignore_merges;
+    Bpe bpe(tokens, {0, 1, 2, 3, 4, 5}, options);
+    bpe.add_merge("b", "c");
+    bpe.add_merge("a", "b");
+    bpe.add_merge("ab", "c");
+    bpe.finish();
+    for (const char* word : {"abc", "abc", "ab", "ab", "bc", "bc"}) {
+      std::vector<int32_t> out;
+      bpe.encode(word, false, out);
+      const std::string text = word;
+      if (text == "abc" && !ignore_merges) {
+        EXPECT_THAT(out, testing::ElementsAre(0, 3));
+      } else {
+        EXPECT_THAT(out, testing::ElementsAre(text == "abc" ? 5 : text == "ab" ? 4 : 3)) << text;
+      }
+    }
+  }
+}
+
+// A vocabulary of all bytes, and a few words.
+Bpe byte_level_words() {
+  std::vector<std::string> tokens;
+  std::vector<int32_t> candidates;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(byte_level_character(static_cast<unsigned char>(byte)));
+  for (const char* word : {"th", "the", "Ġthe", "==", "====", "========"}) tokens.emplace_back(word);
+  for (size_t id = 0; id < tokens.size(); ++id) candidates.push_back(static_cast<int32_t>(id));
+  Bpe bpe(tokens, candidates, {});
+  bpe.add_merge("t", "h");
+  bpe.add_merge("th", "e");
+  bpe.add_merge("Ġ", "the");
+  bpe.add_merge("=", "=");
+  bpe.add_merge("==", "==");
+  bpe.add_merge("====", "====");
+  bpe.finish();
+  return bpe;
+}
+
+TEST(Bpe, EncodesTheWordsOfATextAsItEncodesEachAlone) {
+  const Bpe bpe = byte_level_words();
+  std::mt19937 random(6);
+  for (int round = 0; round < 3000; ++round) {
+    // Few different words of all sizes, up to the text's last byte, so that many are met again.
+    std::string text;
+    std::vector<size_t> ends;
+    const size_t words = 1 + random() % 9;
+    for (size_t i = 0; i < words; ++i) {
+      const size_t kind = random() % 6;
+      if (kind == 0) text += " the";
+      if (kind == 1) text += std::string(1 + random() % 80, '=');
+      if (kind == 2) text += std::string(1 + random() % 26, static_cast<char>('a' + random() % 3));
+      if (kind == 3) text += std::string(1 + random() % 3, '\0');
+      if (kind == 4) text += static_cast<char>(random());
+      if (kind == 5) text += "the" + std::string(random() % 30, 'x');
+      ends.push_back(text.size());
+    }
+    std::vector<int32_t> expected = {-5}, all = {-5};
+    size_t begin = 0;
+    for (const size_t end : ends) {
+      const std::string word = text.substr(begin, end - begin);
+      bpe.encode(word, true, expected);
+      begin = end;
+    }
+    bpe.encode_words(text, 0, ends, all);
+    ASSERT_EQ(all, expected);
+    std::string decoded;
+    for (size_t i = 1; i < all.size(); ++i)
+      decoded += all[i] < 256 ? std::string(1, static_cast<char>(all[i]))
+                              : std::vector<std::string>{"th", "the", " the", "==", "====", "========"}[all[i] - 256];
+    ASSERT_EQ(decoded, text);
+  }
+}
+
+TEST(TokenTable, FindsWhatWasAddedFirst) {
+  TokenTable table;
+  EXPECT_EQ(table.find("a"), -1);
+  table.reserve(10, 10);
+  std::mt19937 random(2);
+  std::vector<std::string> texts = {""};
+  for (int32_t i = 0; i < 3000; ++i) texts.push_back(std::string(random() % 3, 'x') + std::to_string(i));
+  for (size_t i = 0; i < texts.size(); ++i) ASSERT_TRUE(table.add(texts[i], static_cast<int32_t>(i * 3)));
+  EXPECT_FALSE(table.add(texts[7], 5));
+  EXPECT_EQ(table.size(), texts.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ASSERT_EQ(table.find(texts[i]), static_cast<int32_t>(i * 3));
+    ASSERT_EQ(table.text(i), texts[i]);
+    ASSERT_EQ(table.id(i), static_cast<int32_t>(i * 3));
+  }
+  EXPECT_EQ(table.find("y"), -1);
+}
+
+// The first-found, longest token at each place, looked for in the plainest way.
+std::vector<std::string> parts_slowly(const std::vector<AddedToken>& tokens, std::string_view text, bool special) {
+  std::vector<std::string> parts(1);
+  for (size_t at = 0; at < text.size();) {
+    const AddedToken* best = nullptr;
+    for (const AddedToken& token : tokens)
+      if (text.substr(at).starts_with(token.content) &&
+          (best == nullptr || token.content.size() > best->content.size()))
+        best = &token;
+    const size_t length = best == nullptr ? 1 : best->content.size();
+    if (best != nullptr && (special || !best->special)) {
+      parts.push_back("#" + std::to_string(best->id));
+      parts.emplace_back();
+    } else {
+      parts.back() += text.substr(at, length);
+    }
+    at += length;
+  }
+  std::erase(parts, "");
+  return parts;
+}
+
+TEST(AddedTokenFinder, FindsTheLeftmostAndLongest) {
+  std::mt19937 random(4);
+  const std::vector<std::vector<std::string>> vocabularies = {
+      {"<|a|>", "<|ab|>", "<b>"}, {"<", "<a", "<ab>"}, {"<a>", "[b]", "|", "||a"}, {"a"}, {}};
+  for (const std::vector<std::string>& contents : vocabularies) {
+    for (const bool all_special : {false, true}) {
+      AddedTokenFinder finder;
+      std::vector<AddedToken> tokens;
+      for (const std::string& content : contents) {
+        AddedToken token;
+        token.id = static_cast<int32_t>(tokens.size());
+        token.content = content;
+        token.special = all_special || tokens.size() % 2 == 0;
+        tokens.push_back(token);
+        finder.add(token, content);
+      }
+      for (int round = 0; round < 2000; ++round) {
+        std::string text;
+        for (size_t n = random() % 24; n > 0; --n) text += "<|ab>[]é"[random() % 9];
+        if (!is_valid_utf8(text)) text = replace_invalid_utf8(text);
+        for (const bool special : {false, true}) {
+          std::vector<AddedTokenFinder::Part> found;
+          finder.split(text, special, found);
+          std::vector<std::string> parts;
+          for (const AddedTokenFinder::Part& part : found)
+            parts.push_back(part.id >= 0 ? "#" + std::to_string(part.id) : text.substr(part.begin, part.end - part.begin));
+          ASSERT_EQ(parts, parts_slowly(tokens, text, special)) << text;
+        }
+      }
+    }
+  }
 }
 
 TEST(Bpe, UsesPrefixesAndSuffixesOfSubwords) {
