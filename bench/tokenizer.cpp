@@ -1,7 +1,9 @@
 // One thread's MB/s of encoding and decoding, and how long a tokenizer takes to build.
 //   bench_tokenizer MODEL TEXT... [--whole] [--json]
-// MODEL: a GGUF file, a folder, or a tokenizer.json. TEXT: a file, or a folder whose .cpp and .h files are put together.
-// Texts are encoded line by line; --whole encodes each as one.
+// MODEL: a GGUF file, a folder, or a tokenizer.json. TEXT: a file, or a folder whose .cpp and .h files are put
+// together. Texts are encoded line by line; --whole encodes each as one.
+#include "text/tokenizer.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -18,7 +20,6 @@
 
 #include "core/error.h"
 #include "formats/model_file.h"
-#include "text/tokenizer.h"
 
 namespace thimble {
 namespace {

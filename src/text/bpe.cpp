@@ -52,7 +52,7 @@ void Bpe::add_merge(std::string_view left, std::string_view right) {
   const std::string& prefix = options_.continuing_subword_prefix;
   const std::string_view rest = right.starts_with(prefix) ? right.substr(prefix.size()) : right;
   merged_.assign(left).append(rest);
-  const int32_t a = id_of(left), b = id_of(right), c = id_of(merged_);
+  const int32_t a = id_of(left), b = id_of(right), c = ids_.find(merged_, last_merged_);
   if (a < 0 || b < 0 || c < 0)
     throw Error(fmt::format("tokenizer: merge {} ('{}' + '{}') names '{}', which is not in the vocabulary", next_rank_,
                             left, right,
@@ -80,14 +80,15 @@ void Bpe::add_scored_merges(const std::vector<float>& scores) {
   assert(scores.size() == static_cast<size_t>(first_extra_));
   // Equal scores share a rank, so that the leftmost goes first.
   std::vector<float> sorted;
-  for (size_t i = 0; i < ids_.size(); ++i) sorted.push_back(scores[ids_.id(i)]);
+  ids_.for_each([&](std::string_view, int32_t id) { sorted.push_back(scores[id]); });
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
 
-  for (size_t i = 0; i < ids_.size(); ++i) {
-    const std::string_view token = ids_.text(i);
-    const int32_t id = ids_.id(i);
-    if (std::find(byte_tokens_.begin(), byte_tokens_.end(), id) != byte_tokens_.end()) continue;
+  std::vector<bool> is_byte(scores.size());
+  for (const int32_t id : byte_tokens_)
+    if (id >= 0) is_byte[id] = true;
+  ids_.for_each([&](std::string_view token, int32_t id) {
+    if (is_byte[id]) return;
     const auto place = std::lower_bound(sorted.begin(), sorted.end(), scores[id], std::greater<>());
     const auto rank = static_cast<uint32_t>(place - sorted.begin());
     size_t first_end = 0;
@@ -102,22 +103,21 @@ void Bpe::add_scored_merges(const std::vector<float>& scores) {
       if (b < 0 && right_end == right.size()) b = character_symbol(right);
       if (a >= 0 && b >= 0) merges_.add(a, b, {rank, id});
     }
-  }
+  });
 }
 
 void Bpe::finish() {
   serial_ = next_serial++;
   const bool affixes = !options_.continuing_subword_prefix.empty() || !options_.end_of_word_suffix.empty();
-  plain_bytes_ = !affixes &&
-                 std::find(byte_symbols_.begin(), byte_symbols_.end(), -1) == byte_symbols_.end();
+  plain_bytes_ = !affixes;
   // Where no token holds a mark behind another character, merges never cross the start of a word: pieces can be cut
   // there, which changes nothing but lets the word cache work.
   cut_at_marks_ = id_of(kMark) >= 0 && !affixes && !options_.ignore_merges;
-  for (size_t i = 0; i < ids_.size() && cut_at_marks_; ++i) {
-    const std::string_view token = ids_.text(i);
+  if (!cut_at_marks_) return;
+  ids_.for_each([&](std::string_view token, int32_t) {
     for (size_t at = token.find(kMark, 1); at != std::string_view::npos; at = token.find(kMark, at + 1))
       if (token.compare(at - std::min(at, kMark.size()), kMark.size(), kMark) != 0) cut_at_marks_ = false;
-  }
+  });
 }
 
 int32_t Bpe::symbol_of(char32_t character) const {
@@ -171,8 +171,12 @@ void Bpe::initial_symbols(std::string_view word, std::vector<int32_t>& symbols) 
   if (pending_unk) symbols.push_back(options_.unk);
 }
 
-void Bpe::initial_bytes(std::string_view word, std::vector<int32_t>& symbols) const {
-  for (const char byte : word) symbols.push_back(byte_symbols_[static_cast<unsigned char>(byte)]);
+// False where a byte has no symbol.
+bool Bpe::initial_bytes(std::string_view word, std::vector<int32_t>& symbols) const {
+  symbols.resize(word.size());
+  int32_t all = 0;
+  for (size_t i = 0; i < word.size(); ++i) all |= symbols[i] = byte_symbols_[static_cast<unsigned char>(word[i])];
+  return all >= 0;
 }
 
 void Bpe::append_symbol(int32_t symbol, std::vector<int32_t>& out) const {
@@ -187,10 +191,8 @@ void Bpe::append_symbol(int32_t symbol, std::vector<int32_t>& out) const {
 
 void Bpe::merge_word(std::string_view word, std::string_view spelled, bool bytes, std::vector<int32_t>& out) const {
   thread_local std::vector<int32_t> symbols;
-  symbols.clear();
-  if (bytes && plain_bytes_) {
-    initial_bytes(word, symbols);
-  } else {
+  if (!bytes || !plain_bytes_ || !initial_bytes(word, symbols)) {
+    symbols.clear();
     initial_symbols(spelled, symbols);
   }
   merge_symbols(merges_, symbols);

@@ -58,7 +58,7 @@ class Bpe {
   void encode_word(std::string_view word, bool bytes, std::vector<int32_t>& out) const;
   void merge_word(std::string_view word, std::string_view spelled, bool bytes, std::vector<int32_t>& out) const;
   void initial_symbols(std::string_view word, std::vector<int32_t>& symbols) const;
-  void initial_bytes(std::string_view word, std::vector<int32_t>& symbols) const;
+  bool initial_bytes(std::string_view word, std::vector<int32_t>& symbols) const;
   void append_unknown(std::string_view character, bool& pending_unk, std::vector<int32_t>& symbols) const;
   int32_t symbol_of(char32_t character) const;
   int32_t character_symbol(std::string_view character);
@@ -73,13 +73,14 @@ class Bpe {
   std::unique_ptr<std::atomic<Whole>[]> whole_;
   std::string merged_;  // add_merge's scratch
   uint32_t next_rank_ = 0;
+  size_t last_merged_ = 0;                      // find's hint: mostly tokens come in the order of their merges
   std::vector<int32_t> common_;                 // symbol of a character below kCommon; -1: none
   std::unordered_map<char32_t, int32_t> rare_;  // the same above
   std::array<int32_t, 256> byte_symbols_;       // symbol of a byte of the byte-level alphabet; -1: none
   std::array<int32_t, 256> byte_tokens_;        // "<0x0A>"; -1: none
   int32_t first_extra_ = 0;                     // symbols from here on are characters that are no token
   std::vector<std::string> extra_;
-  bool plain_bytes_ = false;   // every byte has a symbol, and nothing but merging is to be done
+  bool plain_bytes_ = false;   // bytes that have symbols need nothing but merging
   bool cut_at_marks_ = false;  // pieces may be cut before a SentencePiece mark
   uint32_t serial_ = 0;        // tells this vocabulary's entries in the word cache
 };

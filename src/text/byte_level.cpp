@@ -55,14 +55,23 @@ std::optional<std::string> byte_level_to_bytes(std::string_view token) {
 bool append_bytes(std::string_view token, std::string& out) {
   const Alphabet& known = alphabet();
   const size_t before = out.size();
+  out.resize(before + token.size());  // at most
+  char* to = out.data() + before;
   for (size_t at = 0; at < token.size();) {
-    const char32_t c = decode_utf8(token, at);
+    const auto lead = static_cast<unsigned char>(token[at]);
+    char32_t c = lead;
+    if (lead < 0x80) {
+      ++at;
+    } else {
+      c = decode_utf8(token, at);
+    }
     if (c >= known.bytes.size() || known.bytes[c] < 0) {
       out.resize(before);
       return false;
     }
-    out.push_back(static_cast<char>(known.bytes[c]));
+    *to++ = static_cast<char>(known.bytes[c]);
   }
+  out.resize(static_cast<size_t>(to - out.data()));
   return true;
 }
 

@@ -8,7 +8,9 @@
 namespace thimble::character_class {
 namespace {
 
-uint8_t of_category(char first_letter) { return first_letter == 'L' ? kLetter : first_letter == 'N' ? kNumber : kOther; }
+uint8_t of_category(char first_letter) {
+  return first_letter == 'L' ? kLetter : first_letter == 'N' ? kNumber : kOther;
+}
 
 }  // namespace
 

@@ -19,11 +19,11 @@ inline constexpr std::array<uint8_t, 256> kOfByte = [] {
   for (unsigned byte = 0; byte < 256; ++byte) {
     const bool letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
     const bool space = byte == ' ' || (byte >= 0x09 && byte <= 0x0D);
-    classes[byte] = byte >= 0x80                   ? kBeyondAscii
-                    : letter                       ? kLetter
-                    : byte >= '0' && byte <= '9'   ? kNumber
-                    : space                        ? kSpace
-                                                   : kOther;
+    classes[byte] = byte >= 0x80                 ? kBeyondAscii
+                    : letter                     ? kLetter
+                    : byte >= '0' && byte <= '9' ? kNumber
+                    : space                      ? kSpace
+                                                 : kOther;
   }
   return classes;
 }();

@@ -9,23 +9,32 @@ namespace {
 // Short pieces: look for the best pair each time. Beats a heap while everything fits in a few cache lines.
 constexpr size_t kShort = 48;
 
-void merge_short(const MergeTable& merges, std::vector<int32_t>& symbols) {
-  MergeTable::Merge pairs[kShort];  // pairs[i]: symbols[i] with symbols[i + 1]
-  size_t n = symbols.size();
-  for (size_t i = 0; i + 1 < n; ++i) pairs[i] = merges.find(symbols[i], symbols[i + 1]);
+void merge_short(const MergeTable& merges, std::vector<int32_t>& word) {
+  uint32_t ranks[kShort];  // of symbols[i] with symbols[i + 1]
+  int32_t merged[kShort];
+  int32_t* symbols = word.data();
+  size_t n = word.size();
+  const auto look_up = [&](size_t i) {
+    const MergeTable::Merge merge = merges.find(symbols[i], symbols[i + 1]);
+    ranks[i] = merge.rank;
+    merged[i] = merge.symbol;
+  };
+  for (size_t i = 0; i + 1 < n; ++i) look_up(i);
   while (n > 1) {
     size_t best = 0;
-    for (size_t i = 1; i + 1 < n; ++i)
-      if (pairs[i].rank < pairs[best].rank) best = i;
-    if (pairs[best].rank == MergeTable::kNone) break;
-    symbols[best] = pairs[best].symbol;
+    for (size_t i = 1; i + 1 < n; ++i) best = ranks[i] < ranks[best] ? i : best;
+    if (ranks[best] == MergeTable::kNone) break;
+    symbols[best] = merged[best];
     --n;
     for (size_t i = best + 1; i < n; ++i) symbols[i] = symbols[i + 1];
-    for (size_t i = best + 1; i + 1 < n; ++i) pairs[i] = pairs[i + 1];
-    if (best + 1 < n) pairs[best] = merges.find(symbols[best], symbols[best + 1]);
-    if (best > 0) pairs[best - 1] = merges.find(symbols[best - 1], symbols[best]);
+    for (size_t i = best + 1; i + 1 < n; ++i) {
+      ranks[i] = ranks[i + 1];
+      merged[i] = merged[i + 1];
+    }
+    if (best + 1 < n) look_up(best);
+    if (best > 0) look_up(best - 1);
   }
-  symbols.resize(n);
+  word.resize(n);
 }
 
 struct Candidate {

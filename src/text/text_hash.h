@@ -31,4 +31,15 @@ inline uint64_t hash_text(std::string_view text) {
   return mix_hash(h, load_bytes(at, 1) | load_bytes(at + n / 2, 1) << 8 | load_bytes(at + n - 1, 1) << 16);
 }
 
+// Whether two texts of n bytes are the same; what memcmp says, without a call.
+inline bool same_text(const char* a, const char* b, size_t n) {
+  if (n >= 8) {
+    for (size_t i = 0; i + 8 < n; i += 8)
+      if (load_bytes(a + i, 8) != load_bytes(b + i, 8)) return false;
+    return load_bytes(a + n - 8, 8) == load_bytes(b + n - 8, 8);
+  }
+  if (n >= 4) return load_bytes(a, 4) == load_bytes(b, 4) && load_bytes(a + n - 4, 4) == load_bytes(b + n - 4, 4);
+  return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
+}
+
 }  // namespace thimble

@@ -42,9 +42,9 @@ constexpr size_t kWordsAtOnce = 256;
 
 struct Tokenizer::State {
   TokenizerParts parts;
-  std::vector<std::string> bytes;  // token_bytes by id
-  std::vector<bool> special;       // by id
-  TokenTable ids;
+  std::vector<std::string> bytes;    // token_bytes by id
+  std::vector<bool> special;         // by id
+  TokenTable added_ids;              // of added tokens' contents; the model knows the others
   AddedTokenFinder raw, normalized;  // added tokens sought before and after normalising
   std::vector<int32_t> end_ids;
   std::optional<WordRule> word_rule;  // which all pre-tokenizing is, where it is one
@@ -55,12 +55,8 @@ struct Tokenizer::State {
     const size_t n = parts.tokens.size();
     bytes.resize(n);
     special.resize(n);
-    size_t characters = 0;
-    for (const std::string& token : parts.tokens) characters += token.size();
-    ids.reserve(n, characters);
-    for (size_t id = 0; id < n; ++id)
-      if (!parts.tokens[id].empty()) ids.add(parts.tokens[id], static_cast<int32_t>(id));
     for (const AddedToken& token : parts.added) {
+      if (!token.content.empty()) added_ids.add(token.content, token.id);
       special[token.id] = token.special;
       if (token.normalized) {
         const std::string sought = parts.normalizer.apply(token.content);
@@ -91,13 +87,19 @@ struct Tokenizer::State {
     if (parts.eos) add(*parts.eos);
     for (const int id : vocabulary.end_ids) add(id);
     // Where a model has both <|return|> and <|call|>, <|end|> only ends a message (OpenAI's harmony form).
-    const bool harmony = ids.find("<|return|>") >= 0 && ids.find("<|call|>") >= 0;
+    const bool harmony = id_of("<|return|>") >= 0 && id_of("<|call|>") >= 0;
     for (const std::string_view name : kEndNames) {
-      const int32_t id = ids.find(name);
+      const int32_t id = id_of(name);
       if (id >= 0 && special[id] && !(harmony && name == "<|end|>")) add(id);
     }
     std::sort(end_ids.begin(), end_ids.end());
     end_ids.erase(std::unique(end_ids.begin(), end_ids.end()), end_ids.end());
+  }
+
+  // The lower one where a text is an added token and another; -1 where it is none.
+  int32_t id_of(std::string_view token) const {
+    const int32_t known = parts.model->id_of(token), added = added_ids.find(token);
+    return known < 0 || (added >= 0 && added < known) ? added : known;
   }
 
   bool is_token(int32_t id) const {
@@ -166,10 +168,13 @@ Tokenizer Tokenizer::from(const Vocabulary& vocabulary) {
 std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
   std::string mended;
   if (!is_valid_utf8(text)) text = mended = replace_invalid_utf8(text);
-  std::vector<int32_t> out;
+  // Grown once a thread, so that a text costs no more memory than what is returned.
+  thread_local std::vector<int32_t> out;
+  thread_local std::vector<AddedTokenFinder::Part> found;
+  out.clear();
   out.reserve(text.size() / 3 + 8);
+  found.clear();
   if (options.add_special) out = state_->parts.prefix;
-  std::vector<AddedTokenFinder::Part> found;
   state_->raw.split(text, options.parse_special, found);
   for (const AddedTokenFinder::Part& part : found) {
     if (part.id >= 0) {
@@ -184,7 +189,10 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
     }
   }
   if (options.add_special) out.insert(out.end(), state_->parts.suffix.begin(), state_->parts.suffix.end());
-  return out;
+  std::vector<int32_t> tokens(out.begin(), out.end());
+  if (out.capacity() > kKeptPieces) out = {};
+  if (found.capacity() > kKeptPieces) found = {};
+  return tokens;
 }
 
 std::string Tokenizer::shielded(std::string_view text, std::string_view mark) const {
@@ -210,7 +218,8 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) c
   std::string out;
   if (state_->joins_bytes) {
     for (const int32_t id : ids)
-      if (state_->is_token(id) && !(skip_special && state_->special[id])) out += state_->bytes[id];
+      if (id >= 0 && static_cast<size_t>(id) < state_->bytes.size() && !(skip_special && state_->special[id]))
+        out += state_->bytes[id];
     return is_valid_utf8(out) ? out : replace_invalid_utf8(out);
   }
   TokenDecoder::Stream stream(state_->parts.decoder);
@@ -230,7 +239,7 @@ const std::string& Tokenizer::token_bytes(int32_t id) const {
 bool Tokenizer::is_special(int32_t id) const { return state_->is_token(id) && state_->special[id]; }
 
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
-  const int32_t id = state_->ids.find(token);
+  const int32_t id = state_->id_of(token);
   return id < 0 ? std::nullopt : std::optional(id);
 }
 

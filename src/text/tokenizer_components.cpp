@@ -102,7 +102,8 @@ void add_pre_tokenizers(const JsonComponent& component, PreTokenizer& out) {
   } else if (type == "Digits") {
     component.allow({"type", "individual_digits"});
     const bool individual = component.flag("individual_digits", false);
-    out.add(PreTokenizer::Split{Pattern::regex(kDigitPattern), individual ? Behavior::kIsolated : Behavior::kContiguous});
+    out.add(
+        PreTokenizer::Split{Pattern::regex(kDigitPattern), individual ? Behavior::kIsolated : Behavior::kContiguous});
   } else if (type == "ByteLevel") {
     component.allow({"type", "add_prefix_space", "trim_offsets", "use_regex"});
     out.add(PreTokenizer::ByteLevel{component.flag("add_prefix_space"), component.flag("use_regex", true)});

@@ -21,9 +21,14 @@ void read_tokens(const Vocabulary& vocabulary, TokenizerParts& parts, std::vecto
     throw Error(fmt::format("tokenizer.ggml.token_type has {} entries for {} tokens; the file is damaged",
                             vocabulary.types.size(), n));
   parts.tokens = vocabulary.tokens;
+  // Many short texts are checked faster as one: where that is valid, only a token's beginning can be wrong.
+  std::string all;
+  for (const std::string& token : parts.tokens) all += token;
+  const bool all_valid = is_valid_utf8(all);
   for (size_t id = 0; id < n; ++id) {
     const std::string& token = parts.tokens[id];
-    if (!is_valid_utf8(token))
+    const bool inside = !token.empty() && (static_cast<unsigned char>(token[0]) & 0xC0) == 0x80;
+    if (inside || (!all_valid && !is_valid_utf8(token)))
       throw Error(fmt::format("tokenizer.ggml.tokens: token {} is not UTF-8; the file is damaged", id));
     const int32_t type = vocabulary.types.empty() ? kNormal : vocabulary.types[id];
     if (type < kNormal || type > kByte)

@@ -89,6 +89,7 @@ void read_model(const JsonComponent& model, TokenizerParts& parts) {
     place_token(parts, token, id);
     candidates.push_back(static_cast<int32_t>(id));
   }
+  std::sort(candidates.begin(), candidates.end());
   Bpe::Options options;
   options.continuing_subword_prefix = model.text_or("continuing_subword_prefix", "");
   options.end_of_word_suffix = model.text_or("end_of_word_suffix", "");

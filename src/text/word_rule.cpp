@@ -203,7 +203,7 @@ size_t split_words(WordRule rule, std::string_view text, size_t at, std::span<si
 }
 
 bool find_digit(std::string_view text, size_t at, size_t& begin, size_t& end) {
-  const char* found = pass<kLetter | kSpace | kOther>(text.data() + at, text.data() + text.size());
+  const char* found = pass < kLetter | kSpace | kOther > (text.data() + at, text.data() + text.size());
   if (found == text.data() + text.size()) return false;
   begin = static_cast<size_t>(found - text.data());
   end = begin + look(found).size;

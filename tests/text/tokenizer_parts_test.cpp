@@ -286,9 +286,16 @@ TEST(TokenTable, FindsWhatWasAddedFirst) {
   EXPECT_EQ(table.size(), texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     ASSERT_EQ(table.find(texts[i]), static_cast<int32_t>(i * 3));
-    ASSERT_EQ(table.text(i), texts[i]);
-    ASSERT_EQ(table.id(i), static_cast<int32_t>(i * 3));
   }
+  size_t next = 0;
+  table.for_each([&](std::string_view text, int32_t id) {
+    ASSERT_EQ(text, texts[next]);
+    ASSERT_EQ(id, static_cast<int32_t>(next++ * 3));
+  });
+  EXPECT_EQ(next, texts.size());
+  // A hint changes nothing but where is looked first.
+  for (size_t hint = 0, i = 0; i < texts.size(); i += 1 + random() % 3)
+    ASSERT_EQ(table.find(texts[i], hint), static_cast<int32_t>(i * 3));
   EXPECT_EQ(table.find("y"), -1);
 }
 
@@ -339,7 +346,8 @@ TEST(AddedTokenFinder, FindsTheLeftmostAndLongest) {
           finder.split(text, special, found);
           std::vector<std::string> parts;
           for (const AddedTokenFinder::Part& part : found)
-            parts.push_back(part.id >= 0 ? "#" + std::to_string(part.id) : text.substr(part.begin, part.end - part.begin));
+            parts.push_back(part.id >= 0 ? "#" + std::to_string(part.id)
+                                         : text.substr(part.begin, part.end - part.begin));
           ASSERT_EQ(parts, parts_slowly(tokens, text, special)) << text;
         }
       }

@@ -56,14 +56,105 @@ char32_t any_character(std::mt19937& random) {
 
 // What rules look at, and what lies beside it.
 std::string nasty_text(std::mt19937& random) {
-  static const std::vector<std::string> kParts = {
-      " ", "  ", "\n", "\r", "\r\n", "\t", "\v", "\f", "\u00a0", "\u0085", "\u3000", "\u2028", "\u2029", "\u180e",
-      "\u200b", "\u1680", "\x1c", std::string(1, '\0'), "'", "''", "'s", "'S", "'t", "'T", "'re", "'Re", "'rE", "'ve",
-      "'VE", "'m", "'M", "'ll", "'lL", "'l", "'d", "'D", "'r", "'v", "'ſ", "'\u212a", "’s", "s", "re", "l", "a", "Z", "@",
-      "[", "`", "{", "word", "sevenLs", "eightLet", "nineLette", "aVeryLongWordOfLetters", "é", "naïve", "Straße", "e\u0301",
-      "\u0301", "\u0300\u0301", "中", "文字", "ไทย", "한국", "अनु", "😀", "🏽", "\u200d", "1", "12", "123", "1234", "²", "½",
-      "Ⅷ", "٣", "\U00011de3", "\U00016ff5", "\U00011dea", "\U00031350", "\U0001e4f1", "\U0001e030", "\U0001cc00",
-      "\u0897", "\u0378", "\U0010ffff", "\ufffd", ".", "!?", "--", "_", "$", "(", "\u00bf", "—", "…", "，", "\u00b7"};
+  static const std::vector<std::string> kParts = {" ",
+                                                  "  ",
+                                                  "\n",
+                                                  "\r",
+                                                  "\r\n",
+                                                  "\t",
+                                                  "\v",
+                                                  "\f",
+                                                  "\u00a0",
+                                                  "\u0085",
+                                                  "\u3000",
+                                                  "\u2028",
+                                                  "\u2029",
+                                                  "\u180e",
+                                                  "\u200b",
+                                                  "\u1680",
+                                                  "\x1c",
+                                                  std::string(1, '\0'),
+                                                  "'",
+                                                  "''",
+                                                  "'s",
+                                                  "'S",
+                                                  "'t",
+                                                  "'T",
+                                                  "'re",
+                                                  "'Re",
+                                                  "'rE",
+                                                  "'ve",
+                                                  "'VE",
+                                                  "'m",
+                                                  "'M",
+                                                  "'ll",
+                                                  "'lL",
+                                                  "'l",
+                                                  "'d",
+                                                  "'D",
+                                                  "'r",
+                                                  "'v",
+                                                  "'ſ",
+                                                  "'\u212a",
+                                                  "’s",
+                                                  "s",
+                                                  "re",
+                                                  "l",
+                                                  "a",
+                                                  "Z",
+                                                  "@",
+                                                  "[",
+                                                  "`",
+                                                  "{",
+                                                  "word",
+                                                  "sevenLs",
+                                                  "eightLet",
+                                                  "nineLette",
+                                                  "aVeryLongWordOfLetters",
+                                                  "é",
+                                                  "naïve",
+                                                  "Straße",
+                                                  "e\u0301",
+                                                  "\u0301",
+                                                  "\u0300\u0301",
+                                                  "中",
+                                                  "文字",
+                                                  "ไทย",
+                                                  "한국",
+                                                  "अनु",
+                                                  "😀",
+                                                  "🏽",
+                                                  "\u200d",
+                                                  "1",
+                                                  "12",
+                                                  "123",
+                                                  "1234",
+                                                  "²",
+                                                  "½",
+                                                  "Ⅷ",
+                                                  "٣",
+                                                  "\U00011de3",
+                                                  "\U00016ff5",
+                                                  "\U00011dea",
+                                                  "\U00031350",
+                                                  "\U0001e4f1",
+                                                  "\U0001e030",
+                                                  "\U0001cc00",
+                                                  "\u0897",
+                                                  "\u0378",
+                                                  "\U0010ffff",
+                                                  "\ufffd",
+                                                  ".",
+                                                  "!?",
+                                                  "--",
+                                                  "_",
+                                                  "$",
+                                                  "(",
+                                                  "\u00bf",
+                                                  "—",
+                                                  "…",
+                                                  "，",
+                                                  "\u00b7"};
   std::string text;
   const size_t parts = random() % 14;
   for (size_t i = 0; i < parts; ++i) {
@@ -86,7 +177,8 @@ constexpr int kTexts = 40000;
 
 std::string shown(std::string_view text) {
   std::string out;
-  for (const unsigned char byte : text) out += "\\x" + std::string(1, "0123456789abcdef"[byte / 16]) + "0123456789abcdef"[byte % 16];
+  for (const unsigned char byte : text)
+    out += "\\x" + std::string(1, "0123456789abcdef"[byte / 16]) + "0123456789abcdef"[byte % 16];
   return out;
 }
 
@@ -140,7 +232,8 @@ TEST(WordRule, GivesTheSameWordsInParts) {
 // Every character there is, against PCRE2's properties.
 TEST(CharacterClass, IsTheGeneralCategorysFirstLetter) {
   using namespace character_class;
-  const Pattern letter = Pattern::regex(R"(\p{L})"), number = Pattern::regex(R"(\p{N})"), space = Pattern::regex(R"(\s)");
+  const Pattern letter = Pattern::regex(R"(\p{L})"), number = Pattern::regex(R"(\p{N})"),
+                space = Pattern::regex(R"(\s)");
   const Pattern digit = compiled(kDigitPattern);
   Pattern::Match match;
   for (char32_t c = 0; c < 0x110000; ++c) {
