@@ -8,15 +8,18 @@
 #include "core/error.h"
 #include "text/byte_level.h"
 #include "text/normalizer_tables.h"
+#include "text/text_hash.h"
 #include "text/utf8.h"
 
 namespace thimble {
 namespace {
 
-bool is_ascii(std::string_view text) {
-  for (const char c : text)
-    if (static_cast<unsigned char>(c) >= 0x80) return false;
-  return true;
+// The first character at or behind `at` beyond ASCII; the text's size where there is none.
+size_t find_beyond_ascii(std::string_view text, size_t at) {
+  constexpr uint64_t kHighBits = 0x8080808080808080;
+  while (at + 8 <= text.size() && (load_bytes(text.data() + at, 8) & kHighBits) == 0) at += 8;
+  while (at < text.size() && static_cast<unsigned char>(text[at]) < 0x80) ++at;
+  return at;
 }
 
 void normalize_known(utf8proc_option_t options, std::string_view text, std::string& out) {
@@ -29,23 +32,37 @@ void normalize_known(utf8proc_option_t options, std::string_view text, std::stri
   out.append(reinterpret_cast<const char*>(raw), static_cast<size_t>(length));
 }
 
-std::string normalize(Normalizer::Form form, std::string text) {
-  if (is_ascii(text)) return text;
+void normalize_stretch(Normalizer::Form form, std::string_view text, std::string& out) {
   using Form = Normalizer::Form;
   const bool compose = form == Form::kNfc || form == Form::kNfkc;
   const bool compatible = form == Form::kNfkc || form == Form::kNfkd;
   const auto options = static_cast<utf8proc_option_t>(
       UTF8PROC_STABLE | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) | (compatible ? UTF8PROC_COMPAT : 0));
-  std::string out;
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
     const size_t start = at;
     if (!is_new_to_normal_forms(decode_utf8(text, at))) continue;
-    normalize_known(options, std::string_view(text).substr(begin, start - begin), out);
-    out.append(text, start, at - start);
+    normalize_known(options, text.substr(begin, start - begin), out);
+    out += text.substr(start, at - start);
     begin = at;
   }
-  normalize_known(options, std::string_view(text).substr(begin), out);
+  normalize_known(options, text.substr(begin), out);
+}
+
+// No form changes ASCII, and none joins an ASCII character to what is before it. So only stretches of others are
+// normalised, each with the ASCII character before it, which a mark may join.
+std::string normalize(Normalizer::Form form, std::string text) {
+  size_t next = find_beyond_ascii(text, 0);
+  if (next == text.size()) return text;
+  std::string out;
+  out.reserve(text.size());
+  for (size_t at = 0; at < text.size(); next = find_beyond_ascii(text, at)) {
+    const size_t begin = next == text.size() ? next : next - (next > at);
+    out.append(text, at, begin - at);
+    at = next;
+    while (at < text.size() && static_cast<unsigned char>(text[at]) >= 0x80) ++at;
+    if (begin < at) normalize_stretch(form, std::string_view(text).substr(begin, at - begin), out);
+  }
   return out;
 }
 

@@ -135,6 +135,20 @@ TEST(Normalizer, AppliesItsStepsInOrder) {
   EXPECT_EQ(normalizer.apply("  "), "");
 }
 
+TEST(Normalizer, JoinsMarksToTheAsciiBeforeThem) {
+  const auto normalized = [](Normalizer::Form form, std::string_view text) {
+    Normalizer normalizer;
+    normalizer.add(Normalizer::Unicode{form});
+    return normalizer.apply(text);
+  };
+  using Form = Normalizer::Form;
+  EXPECT_EQ(normalized(Form::kNfc, "e\u0301a cafe\u0301 <\u0338e\u0327\u0301"), "\u00e9a caf\u00e9 \u226e\u0229\u0301");
+  EXPECT_EQ(normalized(Form::kNfc, "\u0301"), "\u0301");
+  EXPECT_EQ(normalized(Form::kNfd, "\u00e9 long ASCII between \u00e9"), "e\u0301 long ASCII between e\u0301");
+  EXPECT_EQ(normalized(Form::kNfkc, "\ufb01x\u00b2"), "fix2");
+  EXPECT_EQ(normalized(Form::kNfc, "nothing but ASCII"), "nothing but ASCII");
+}
+
 TEST(MergeTable, FindsWhatWasAdded) {
   MergeTable table;
   for (int32_t i = 0; i < 5000; ++i) table.add(i, i * 7 + 1, {static_cast<uint32_t>(i), i + 2});
