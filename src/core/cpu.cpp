@@ -8,10 +8,15 @@
 
 #include "core/error.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace thimble {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"plain", "avx2", "avx512", "avx512bf16"};
+constexpr std::array<std::string_view, 7> kNames = {"plain", "neon",   "neondot",   "neonbf16",
+                                                    "avx2",  "avx512", "avx512bf16"};
 
 CpuLevel detect() {
 #if defined(__x86_64__)
@@ -23,8 +28,30 @@ CpuLevel detect() {
   if (avx512 && __builtin_cpu_supports("avx512bf16")) return CpuLevel::kAvx512Bf16;
   if (avx512) return CpuLevel::kAvx512;
   if (avx2) return CpuLevel::kAvx2;
-#endif
   return CpuLevel::kPlain;
+#elif defined(__aarch64__)
+  // Linux's numbers of the features (asm/hwcap.h), which older headers lack.
+  constexpr unsigned long kDotProducts = 1ul << 20, kByteMatrices = 1ul << 13, kBf16 = 1ul << 14;
+  if ((getauxval(AT_HWCAP) & kDotProducts) == 0) return CpuLevel::kNeon;
+  const unsigned long more = getauxval(AT_HWCAP2);
+  return (more & kByteMatrices) != 0 && (more & kBf16) != 0 ? CpuLevel::kNeonBf16 : CpuLevel::kNeonDot;
+#else
+  return CpuLevel::kPlain;
+#endif
+}
+
+bool is_available(CpuLevel level) {
+#if defined(__x86_64__)
+  if (level > CpuLevel::kPlain && level < CpuLevel::kAvx2) return false;
+#endif
+  return level <= cpu_detected();
+}
+
+std::string available_names() {
+  std::string names;
+  for (const CpuLevel level : cpu_levels())
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", cpu_level_name(level));
+  return names;
 }
 
 CpuLevel from_environment() {
@@ -32,12 +59,11 @@ CpuLevel from_environment() {
   if (asked == nullptr || *asked == '\0') return cpu_detected();
   for (size_t i = 0; i < kNames.size(); ++i) {
     if (kNames[i] != asked) continue;
-    if (static_cast<CpuLevel>(i) > cpu_detected())
-      throw Error(fmt::format("THIMBLE_CPU={}: this machine has no more than {}; choose that or a lower one", asked,
-                              cpu_level_name(cpu_detected())));
+    if (!is_available(static_cast<CpuLevel>(i)))
+      throw Error(fmt::format("THIMBLE_CPU={}: this machine doesn't have it; choose of {}", asked, available_names()));
     return static_cast<CpuLevel>(i);
   }
-  throw Error(fmt::format("THIMBLE_CPU={}: unknown; use plain, avx2, avx512 or avx512bf16", asked));
+  throw Error(fmt::format("THIMBLE_CPU={}: unknown; this machine has {}", asked, available_names()));
 }
 
 std::atomic<int> forced{-1};
@@ -55,9 +81,9 @@ CpuLevel cpu_level() {
 }
 
 void force_cpu(CpuLevel level) {
-  if (level > cpu_detected())
-    throw Error(fmt::format("instruction set {}: this machine has no more than {}", cpu_level_name(level),
-                            cpu_level_name(cpu_detected())));
+  if (!is_available(level))
+    throw Error(fmt::format("instruction set {}: this machine doesn't have it; choose of {}", cpu_level_name(level),
+                            available_names()));
   forced = static_cast<int>(level);
 }
 
@@ -65,7 +91,8 @@ std::string_view cpu_level_name(CpuLevel level) { return kNames[static_cast<size
 
 std::vector<CpuLevel> cpu_levels() {
   std::vector<CpuLevel> levels;
-  for (int i = 0; i <= static_cast<int>(cpu_detected()); ++i) levels.push_back(static_cast<CpuLevel>(i));
+  for (size_t i = 0; i < kNames.size(); ++i)
+    if (is_available(static_cast<CpuLevel>(i))) levels.push_back(static_cast<CpuLevel>(i));
   return levels;
 }
 

@@ -6,16 +6,22 @@
 
 namespace thimble {
 
-// Instruction sets that kernels choose between at run time, from plain to best.
-enum class CpuLevel { kPlain, kAvx2, kAvx512, kAvx512Bf16 };
+// Instruction sets that kernels choose between at run time, from plain to best. ARM's stand before x86's, so that
+// "kAvx2 or more" is never true of an ARM machine.
+enum class CpuLevel { kPlain, kNeon, kNeonDot, kNeonBf16, kAvx2, kAvx512, kAvx512Bf16 };
 
+// kNeon: what every 64-bit ARM has. kNeonDot: and dot products of bytes (SDOT). kNeonBf16: and I8MM and BF16.
 // kAvx2: AVX2 + FMA + F16C. kAvx512: F, BW, DQ, VL and VNNI. kAvx512Bf16: the same and BF16.
 CpuLevel cpu_detected();
-// What kernels use: the detected level, or a lower one that was forced (THIMBLE_CPU=plain|avx2|avx512|avx512bf16
-// or force_cpu). Asking for more than the machine has throws Error.
+// What kernels use: the detected level, or a lower one that was forced (THIMBLE_CPU=plain|avx2|avx512|avx512bf16, on
+// ARM plain|neon|neondot|neonbf16, or force_cpu). Asking for what the machine doesn't have throws Error.
 CpuLevel cpu_level();
 void force_cpu(CpuLevel level);
 std::string_view cpu_level_name(CpuLevel level);
+// Whether a level has dot products of bfloat16.
+constexpr bool has_bf16_products(CpuLevel level) {
+  return level == CpuLevel::kNeonBf16 || level == CpuLevel::kAvx512Bf16;
+}
 std::vector<CpuLevel> cpu_levels();  // all that this machine can run
 
 }  // namespace thimble

@@ -35,25 +35,27 @@ constexpr int kVectors = kKeys / kLanes;
 template <int kRows, int kWidth>
 [[gnu::always_inline]] inline void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                                             int depth, const float* scale, float* c, int64_t c_stride) {
-  F32 sum[kRows][kWidth];
+  constexpr int64_t kStep = sizeof(simd::Carried) / sizeof(float);
+  constexpr int kParts = kWidth * static_cast<int>(kLanes / kStep);
+  simd::Carried sum[kRows][kParts];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kWidth; ++v)
-      sum[r][v] = scale == nullptr ? F32{} : simd::load(c + r * c_stride + v * kLanes) * scale[r];
+    for (int v = 0; v < kParts; ++v)
+      sum[r][v] = scale == nullptr ? simd::Carried{} : simd::load_carried(c + r * c_stride + v * kStep) * scale[r];
   for (int k = 0; k < depth; ++k) {
-    F32 column[kWidth];
+    simd::Carried column[kParts];
 #pragma GCC unroll 4
-    for (int v = 0; v < kWidth; ++v) column[v] = simd::load(b + k * b_stride + v * kLanes);
+    for (int v = 0; v < kParts; ++v) column[v] = simd::load_carried(b + k * b_stride + v * kStep);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < kWidth; ++v) sum[r][v] += a[r * a_stride + k] * column[v];
+      for (int v = 0; v < kParts; ++v) sum[r][v] += a[r * a_stride + k] * column[v];
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kWidth; ++v) simd::store(c + r * c_stride + v * kLanes, sum[r][v]);
+    for (int v = 0; v < kParts; ++v) simd::store(c + r * c_stride + v * kStep, sum[r][v]);
 }
 
 // The same for any number of rows and vectors, in pieces that fit the machine's registers.
@@ -225,7 +227,11 @@ void store_results(const Call& call, const Job& job, const Sums& sums) {
 void run_job(const Call& call, const Job& job) {
   const int32_t count = job.count();
   const int64_t rows = int64_t{count} * call.group;
+#if defined(__aarch64__)
+  const auto sum = sum_span<kMicroRows, 1>;
+#else
   const auto sum = cpu_level() >= CpuLevel::kAvx512 ? sum_span<kMicroRows, 4> : sum_span<3, 1>;
+#endif
   const Scratch<float> q(static_cast<size_t>(rows * call.shape.head_dim));
   const Scratch<int32_t> position_memory(static_cast<size_t>(count));
   const std::span<const int32_t> position(position_memory.data(), static_cast<size_t>(count));

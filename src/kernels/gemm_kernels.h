@@ -78,6 +78,9 @@ const Kernels<float>& plain_kernels();  // any machine
 const Kernels<uint16_t>& bf16_kernels();  // CpuLevel::kAvx512Bf16
 const Kernels<float>& avx512_kernels();   // CpuLevel::kAvx512
 const Kernels<float>& avx2_kernels();     // CpuLevel::kAvx2
+#elif defined(__aarch64__)
+const Kernels<uint16_t>& neon_bf16_kernels();  // CpuLevel::kNeonBf16
+const Kernels<float>& neon_kernels();          // CpuLevel::kNeon
 #endif
 
 // Calls body with the kernels for cpu_level().
@@ -88,6 +91,10 @@ void with_kernels(GemmPrecision precision, const Body& body) {
   if (precision == GemmPrecision::kBF16 && level >= CpuLevel::kAvx512Bf16) return body(bf16_kernels());
   if (level >= CpuLevel::kAvx512) return body(avx512_kernels());
   if (level >= CpuLevel::kAvx2) return body(avx2_kernels());
+#elif defined(__aarch64__)
+  const CpuLevel level = cpu_level();
+  if (precision == GemmPrecision::kBF16 && level == CpuLevel::kNeonBf16) return body(neon_bf16_kernels());
+  if (level >= CpuLevel::kNeon) return body(neon_kernels());
 #endif
   static_cast<void>(precision);
   body(plain_kernels());

@@ -137,5 +137,8 @@ TileKernel plain_kernel(PackedKind kind, int rows);
 TileKernel avx2_kernel(PackedKind kind, int rows);
 TileKernel avx512_kernel(PackedKind kind, int rows);
 TileKernel avx512_float_kernel(PackedKind kind, int rows, bool bf16_products);
+TileKernel neon_kernel(PackedKind kind);
+TileKernel neon_dot_kernel(PackedKind kind);   // of quantised kinds
+TileKernel neon_bf16_kernel(PackedKind kind);  // of quantised kinds and kBF16
 
 }  // namespace thimble::packed

@@ -24,7 +24,7 @@ struct Needs {
   bool values = false;
 };
 
-bool uses_pairs(PackedKind kind, CpuLevel level) { return kind == PackedKind::kBF16 && level == CpuLevel::kAvx512Bf16; }
+bool uses_pairs(PackedKind kind, CpuLevel level) { return kind == PackedKind::kBF16 && has_bf16_products(level); }
 
 Needs needs_of(std::span<const PackedMatmul> products, CpuLevel level) {
   Needs needs;
@@ -135,6 +135,10 @@ TileKernel kernel(CpuLevel level, PackedKind kind, int rows) {
                                          : avx512_float_kernel(kind, rows, uses_pairs(kind, level));
   } else if (level == CpuLevel::kAvx2) {
     found = avx2_kernel(kind, rows);
+  } else if (level >= CpuLevel::kNeon) {
+    if (level == CpuLevel::kNeonBf16) found = neon_bf16_kernel(kind);
+    if (level == CpuLevel::kNeonDot) found = neon_dot_kernel(kind);
+    if (found == nullptr) found = neon_kernel(kind);
   }
   return found != nullptr ? found : plain_kernel(kind, rows);
 }

@@ -223,6 +223,10 @@ void unpack_bf16(DType type, const std::byte* row, int64_t n, uint16_t* out) {
 #if defined(__x86_64__)
   if (cpu_level() >= CpuLevel::kAvx512Bf16) return unpack_avx512(type, row, n, out);
 #endif
+  if (type == DType::kBF16) {
+    __builtin_memcpy(out, row, static_cast<size_t>(n) * 2);
+    return;
+  }
   const Scratch<float> values(static_cast<size_t>(n));
   dequantize_row(type, row, n, values.data());
   for (int64_t i = 0; i < n; ++i) out[i] = f32_to_bf16(values.data()[i]);

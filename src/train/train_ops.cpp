@@ -22,7 +22,7 @@ namespace thimble {
 
 TrainOps::TrainOps(const Model& model, const Lora* lora, Options options)
     : model_(model), lora_(lora), options_(options) {
-  if (cpu_level() != CpuLevel::kAvx512Bf16) options_.precision = GemmPrecision::kF32;
+  if (!has_bf16_products(cpu_level())) options_.precision = GemmPrecision::kF32;
 }
 
 TrainOps::~TrainOps() { tape_.clear(); }  // before the pool that its values go back to

@@ -229,6 +229,39 @@ TEST_F(PackedMatmulTest, OutliersDoNotCoarsenTheirRow) {
   }
 }
 
+// The largest codes, and activations whose bytes are the largest too: sums of products that are kept in 16 bits where
+// they don't fit would show.
+TEST_F(PackedMatmulTest, SumsOfBytesAreExactAtTheirExtremes) {
+  const int64_t in = 512, out = 20, rows = 11;
+  std::vector<float> coarse(static_cast<size_t>(rows * in), 1.0f), fine(coarse.size(), 128.0f / (127 * 256));
+  for (size_t i = 0; i < fine.size(); i += 32) fine[i] = 1;  // the others' second bytes are -128
+  for (const DType type : kTypes) {
+    if (dtype_info(type).block == 1) continue;
+    std::vector<std::byte> bytes(dtype_bytes(type, in) * static_cast<size_t>(out),
+                                 type == DType::kQ8_0 ? std::byte{0x80} : std::byte{0xff});
+    const auto block_bytes = static_cast<size_t>(dtype_info(type).block_bytes);
+    const uint16_t scale = f32_to_f16(0.01f);
+    const bool has_min = type == DType::kQ4_1 || type == DType::kQ5_1 || type == DType::kQ4_K || type == DType::kQ5_K;
+    for (size_t at = 0; at < bytes.size(); at += block_bytes) {
+      std::memcpy(bytes.data() + at + (type == DType::kQ6_K ? offsetof(BlockQ6_K, scale) : 0), &scale, 2);
+      if (has_min) std::memcpy(bytes.data() + at + 2, &scale, 2);
+    }
+    const Tensor weight{type, {out, in}, bytes.data(), nullptr};
+    const PackedWeight in_one_byte = PackedWeight::pack(weight);
+    const PackedWeight in_two = PackedWeight::pack(weight, MatmulPrecision::kFine);
+    for (const CpuLevel level : cpu_levels()) {
+      force_cpu(level);
+      std::vector<float> y(static_cast<size_t>(rows * out));
+      packed_matmul(coarse.data(), rows, in_one_byte, y.data());
+      EXPECT_LT(relative_error(y, reference(weight, coarse, rows), rows), 1e-4)
+          << cpu_level_name(level) << " " << dtype_info(type).name;
+      packed_matmul(fine.data(), rows, in_two, y.data());
+      EXPECT_LT(relative_error(y, reference(weight, fine, rows), rows), 1e-4)
+          << cpu_level_name(level) << " " << dtype_info(type).name << " in two bytes";
+    }
+  }
+}
+
 TEST_F(PackedMatmulTest, RefusesAWeightThatIsNotAMatrix) {
   Tensor weight = random_weight(DType::kF32, 4, 4, 1);
   weight.shape = {16};
