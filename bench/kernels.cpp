@@ -22,7 +22,6 @@
 #include "kernels/packed_matmul.h"
 #include "machine_peaks.h"
 #include "tensor/blocks.h"
-#include "tensor/half.h"
 #include "tensor/quantize.h"
 
 namespace thimble {
@@ -50,26 +49,16 @@ double median_seconds(double seconds, const Body& body) {
   return times[times.size() / 2];
 }
 
-// Random bytes with finite scales; what the weights are does not change the speed.
+// One random row over and over; what the weights are does not change the speed.
 Tensor random_weight(DType type, int64_t out, int64_t in) {
   Random random(1);
   auto bytes = std::make_shared<std::vector<std::byte>>(dtype_bytes(type, in) * static_cast<size_t>(out));
   std::vector<float> row(static_cast<size_t>(in));
-  if (can_quantize(type)) {
-    for (float& v : row) v = 0.05f * random.normal();
-    std::vector<std::byte> one(dtype_bytes(type, in));
-    quantize_row(type, row.data(), in, one.data());
-    for (int64_t r = 0; r < out; ++r)
-      std::memcpy(bytes->data() + static_cast<size_t>(r) * one.size(), one.data(), one.size());
-  } else {
-    const auto block = static_cast<size_t>(dtype_info(type).block_bytes);
-    const size_t offset = type == DType::kQ6_K ? offsetof(BlockQ6_K, scale) : offsetof(BlockQ4_K, scale);
-    const uint16_t scale = f32_to_f16(0.001f);
-    for (size_t at = 0; at < bytes->size(); at += block) {
-      std::memset(bytes->data() + at, 0x35, block);
-      std::memcpy(bytes->data() + at + offset, &scale, sizeof scale);
-    }
-  }
+  for (float& v : row) v = 0.05f * random.normal();
+  std::vector<std::byte> one(dtype_bytes(type, in));
+  quantize_row(type, row.data(), in, one.data());
+  for (int64_t r = 0; r < out; ++r)
+    std::memcpy(bytes->data() + static_cast<size_t>(r) * one.size(), one.data(), one.size());
   return {type, {out, in}, bytes->data(), bytes};
 }
 

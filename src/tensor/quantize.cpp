@@ -8,6 +8,7 @@
 
 #include "core/thread_pool.h"
 #include "tensor/blocks.h"
+#include "tensor/encode_k.h"
 #include "tensor/half.h"
 
 namespace thimble {
@@ -218,11 +219,11 @@ void encode(const float* x, BlockQ8_0& b) {
   b.scale = f32_to_f16(scale);
 }
 
-template <class Block>
+template <class Block, int kElements>
 void encode_row(const float* values, int64_t n, std::byte* out) {
-  for (int64_t i = 0; i < n / kBlock; ++i) {
+  for (int64_t i = 0; i < n / kElements; ++i) {
     Block block;
-    encode(values + i * kBlock, block);
+    encode(values + i * kElements, block);
     std::memcpy(out + static_cast<size_t>(i) * sizeof(Block), &block, sizeof(Block));
   }
 }
@@ -269,10 +270,8 @@ Buffer<float> dequantize(const Tensor& tensor) {
   return out;
 }
 
-bool can_quantize(DType type) { return type < DType::kQ4_K; }
-
 void quantize_row(DType type, const float* values, int64_t n, std::byte* out) {
-  assert(can_quantize(type) && n % dtype_info(type).block == 0);
+  assert(n % dtype_info(type).block == 0);
   const auto store = [&](auto convert) {
     for (int64_t i = 0; i < n; ++i) {
       const uint16_t bits = convert(values[i]);
@@ -288,19 +287,21 @@ void quantize_row(DType type, const float* values, int64_t n, std::byte* out) {
     case DType::kBF16:
       return store(f32_to_bf16);
     case DType::kQ8_0:
-      return encode_row<BlockQ8_0>(values, n, out);
+      return encode_row<BlockQ8_0, kBlock>(values, n, out);
     case DType::kQ4_0:
-      return encode_row<BlockQ4_0>(values, n, out);
+      return encode_row<BlockQ4_0, kBlock>(values, n, out);
     case DType::kQ4_1:
-      return encode_row<BlockQ4_1>(values, n, out);
+      return encode_row<BlockQ4_1, kBlock>(values, n, out);
     case DType::kQ5_0:
-      return encode_row<BlockQ5_0>(values, n, out);
+      return encode_row<BlockQ5_0, kBlock>(values, n, out);
     case DType::kQ5_1:
-      return encode_row<BlockQ5_1>(values, n, out);
+      return encode_row<BlockQ5_1, kBlock>(values, n, out);
     case DType::kQ4_K:
+      return encode_row<BlockQ4_K, kSuperBlock>(values, n, out);
     case DType::kQ5_K:
+      return encode_row<BlockQ5_K, kSuperBlock>(values, n, out);
     case DType::kQ6_K:
-      return;
+      return encode_row<BlockQ6_K, kSuperBlock>(values, n, out);
   }
 }
 

@@ -14,11 +14,9 @@ void dequantize_row(DType type, const std::byte* row, int64_t n, float* out);
 // A whole tensor, [rows * cols], on the program's threads.
 Buffer<float> dequantize(const Tensor& tensor);
 
-// F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1: what quantize_row can make. K types are read only.
-bool can_quantize(DType type);
-
 // n finite values (a whole number of blocks) to dtype_bytes(type, n) bytes, with the results of ggml's reference
-// quantisation (quantize_row_*_ref in ggml-quants.c). Values that are not finite give unspecified elements.
+// quantisation (quantize_row_*_ref in ggml-quants.c), which are llama.cpp's without an importance matrix. Values that
+// are not finite give unspecified elements.
 void quantize_row(DType type, const float* values, int64_t n, std::byte* out);
 
 }  // namespace thimble
