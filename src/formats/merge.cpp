@@ -26,14 +26,10 @@ constexpr const char* kTokenizerFiles[] = {"tokenizer.json",         "tokenizer_
                                            "generation_config.json", "chat_template.jinja",   "tokenizer.model",
                                            "added_tokens.json",      "vocab.json",            "merges.txt"};
 constexpr const char* kJobKey = "thimble.job";
+constexpr const char* kJobFile = "thimble_job.json";
 
 std::string torch_name(DType type) {
   return type == DType::kF32 ? "float32" : type == DType::kF16 ? "float16" : "bfloat16";
-}
-
-// llama.cpp's general.file_type
-uint32_t file_type(DType type) {
-  return type == DType::kF32 ? 0 : type == DType::kF16 ? 1 : type == DType::kQ8_0 ? 7 : 32;
 }
 
 std::string merged_config(const ModelFile& base, const LoraAdapter& adapter, DType type) {
@@ -109,7 +105,7 @@ std::vector<GgufEntry> metadata_from_config(const ModelFile& base, DType type) {
       {"general.architecture", std::string("llama")},
       {"general.type", std::string("model")},
       {"general.name", name.empty() ? std::string("model") : name},
-      {"general.file_type", file_type(type)},
+      {"general.file_type", gguf_file_type(type)},
       {"general.quantization_version", uint32_t{2}},
       {"llama.vocab_size", u32(c.vocab)},
       {"llama.context_length", u32(c.context)},
@@ -133,11 +129,16 @@ std::vector<GgufEntry> metadata_from_config(const ModelFile& base, DType type) {
   return out;
 }
 
-std::vector<GgufEntry> metadata_of_gguf(const ModelFile& base, DType type) {
+// The base's own, without what says how it was quantised; another job than the base's takes its place.
+std::vector<GgufEntry> metadata_of_gguf(const ModelFile& base, DType type, bool adapted) {
   const MappedFile mapped(base.path);
   std::vector<GgufEntry> out = parse_gguf(mapped.bytes(), base.path.string()).metadata;
-  std::erase_if(out, [](const GgufEntry& e) { return e.key == "general.file_type" || e.key == kJobKey; });
-  out.push_back({"general.file_type", file_type(type)});
+  std::erase_if(out, [&](const GgufEntry& e) {
+    return e.key == "general.file_type" || e.key == "general.quantization_version" ||
+           e.key.starts_with("quantize.") || (adapted && e.key == kJobKey);
+  });
+  out.push_back({"general.quantization_version", uint32_t{2}});
+  out.push_back({"general.file_type", gguf_file_type(type)});
   return out;
 }
 
@@ -148,24 +149,25 @@ void merge_to_safetensors(const ModelFile& base, const LoraAdapter& adapter, con
   if (is_quantized(type))
     throw Error(fmt::format("{}: safetensors folders hold f32, f16 or bf16, not {}; write a .gguf file for that",
                             folder.string(), dtype_info(type).name));
-  const auto tensors = merged_tensors(base, adapter, {type, type, false}, progress);
+  const auto tensors = merged_tensors(base, adapter, {type, type, type}, false, progress);
   NewFolder out(folder);
   write_file(out.path() / "config.json", merged_config(base, adapter, type));
   write_tokenizer(base, out.path());
-  if (!adapter.manifest.empty()) write_file(out.path() / "thimble_job.json", adapter.manifest);
+  if (!adapter.manifest.empty()) write_file(out.path() / kJobFile, adapter.manifest);
   write_safetensors(out.path() / "model.safetensors", tensors, {{"format", "pt"}});
   out.commit();
 }
 
 void merge_to_gguf(const ModelFile& base, const LoraAdapter& adapter, const fs::path& file, DType type,
-                   const ProgressFn& progress) {
-  if (is_quantized(type) && type != DType::kQ8_0)
-    throw Error(fmt::format("{}: merged models are written as f32, f16, bf16 or q8_0, not {}", file.string(),
-                            dtype_info(type).name));
+                   std::optional<DType> head, const ProgressFn& progress) {
   if (path_exists(file) && fs::equivalent(file, base.path))
     throw Error(fmt::format("{}: is the base model itself; give another name", file.string()));
-  auto tensors = merged_tensors(base, adapter, {type, DType::kF32, true}, progress);
-  auto metadata = base.format == "gguf" ? metadata_of_gguf(base, type) : metadata_from_config(base, type);
+  auto tensors = merged_tensors(base, adapter, {type, DType::kF32, head}, true, progress);
+  const bool adapted = !adapter.modules.empty() || !adapter.manifest.empty();
+  auto metadata =
+      base.format == "gguf" ? metadata_of_gguf(base, type, adapted) : metadata_from_config(base, type);
+  if (const fs::path job = base.path / kJobFile; !adapted && base.format == "safetensors" && path_exists(job))
+    metadata.push_back({kJobKey, read_file(job)});
   if (!adapter.manifest.empty()) metadata.push_back({kJobKey, adapter.manifest});
 
   std::vector<float> factors = base.config.rope_factors;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 
 #include "core/progress.h"
 #include "formats/adapter.h"
@@ -18,9 +19,10 @@ namespace thimble {
 void merge_to_safetensors(const ModelFile& base, const LoraAdapter& adapter, const std::filesystem::path& folder,
                           DType type, const ProgressFn& progress = {});
 
-// A GGUF file that llama.cpp loads: matrices of `type` (F32, F16, BF16 or Q8_0; F16 where rows are not whole blocks),
-// all else F32, with tokenizer and template, and the adapter's manifest as "thimble.job".
+// A GGUF file that llama.cpp loads: matrices of `type` and the head of its own (see StoredTypes; the nearest type that
+// fits where rows are not whole blocks), all else F32, with tokenizer and template, and the adapter's manifest as
+// "thimble.job".
 void merge_to_gguf(const ModelFile& base, const LoraAdapter& adapter, const std::filesystem::path& file, DType type,
-                   const ProgressFn& progress = {});
+                   std::optional<DType> head = {}, const ProgressFn& progress = {});
 
 }  // namespace thimble

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "core/error.h"
@@ -14,8 +15,6 @@
 
 namespace thimble {
 namespace {
-
-constexpr float kLargestF16 = 65504.0f;
 
 // One tensor on its way out; rows are written in `target` order and taken from `tensor` in Hugging Face's.
 struct Merging {
@@ -33,11 +32,13 @@ struct Merging {
     const int64_t in_head = row % head_dim;
     return row - in_head + (in_head % 2) * (head_dim / 2) + in_head / 2;
   }
-  size_t stored_row_bytes() const { return tensor.bytes() / static_cast<size_t>(rows); }
+  const std::byte* stored_row(int64_t row) const {
+    return tensor.data + static_cast<size_t>(row) * (tensor.bytes() / static_cast<size_t>(rows));
+  }
 
   // The row in f32, with scale · b[row] · a added.
   void merge_row(int64_t row, float* out, float* delta) const {
-    dequantize_row(tensor.type, tensor.data + static_cast<size_t>(row) * stored_row_bytes(), cols, out);
+    dequantize_row(tensor.type, stored_row(row), cols, out);
     if (module == nullptr) return;
     std::fill(delta, delta + cols, 0.0f);
     const float* b = module->b.data() + row * rank;
@@ -49,35 +50,61 @@ struct Merging {
   }
 };
 
-bool fits(const float* values, int64_t n, float most) {
-  bool good = true;
-  for (int64_t i = 0; i < n; ++i) good &= std::fabs(values[i]) <= most;  // false for NaN too
-  return good;
+// The first row that holds such a value, over all threads; -1: none.
+class FirstRow {
+ public:
+  void note(int64_t row) {
+    int64_t known = row_;
+    while ((known < 0 || row < known) && !row_.compare_exchange_weak(known, row)) {
+    }
+  }
+  int64_t row() const { return row_; }
+
+ private:
+  std::atomic<int64_t> row_ = -1;
+};
+
+void check_values(const Merging& m, const FirstRow& not_finite, const FirstRow& too_large) {
+  const char* made = m.module != nullptr ? "a merged value" : "a value";
+  if (not_finite.row() >= 0)
+    throw Error(fmt::format("tensor '{}', row {}: {} is not finite; check the {}", m.name, not_finite.row(), made,
+                            m.module != nullptr ? "adapter and the model" : "model: its file is damaged or what made "
+                                                                            "it went wrong"));
+  if (too_large.row() >= 0)
+    throw Error(fmt::format("tensor '{}', row {}: {} is too large for {}; write bf16 or f32, or check the {}", m.name,
+                            too_large.row(), made, dtype_info(m.type).name, m.module != nullptr ? "adapter" : "model"));
 }
 
 void write_merged(const Merging& m, const WriteBytes& write) {
-  if (m.module == nullptr && m.head_dim == 0 && m.type == m.tensor.type) return write(m.tensor.data, m.tensor.bytes());
+  const bool copied = m.module == nullptr && m.type == m.tensor.type;
   const size_t out_row = dtype_bytes(m.type, m.cols);
   const int64_t chunk = std::clamp<int64_t>((int64_t{4} << 20) / std::max<int64_t>(m.cols, 1), 1, m.rows);
   std::vector<std::byte> bytes(static_cast<size_t>(chunk) * out_row);
   ThreadPool& pool = threads();
   std::vector<std::vector<float>> scratch(static_cast<size_t>(pool.size()),
                                           std::vector<float>(static_cast<size_t>(2 * m.cols)));
-  const float most = m.type == DType::kF16 ? kLargestF16 : std::numeric_limits<float>::max();
+  const float most = largest_value(m.type);
   for (int64_t first = 0; first < m.rows; first += chunk) {
     const int64_t count = std::min(chunk, m.rows - first);
-    std::atomic<bool> good = true;
+    FirstRow not_finite, too_large;
     pool.parallel_for(count, [&](int64_t i, int thread) {
       float* row = scratch[static_cast<size_t>(thread)].data();
-      m.merge_row(m.source_row(first + i), row, row + m.cols);
-      if (!fits(row, m.cols, most)) good = false;
-      quantize_row(m.type, row, m.cols, bytes.data() + static_cast<size_t>(i) * out_row);
+      const int64_t source = m.source_row(first + i);
+      m.merge_row(source, row, row + m.cols);
+      bool finite = true, small = true;
+      for (int64_t c = 0; c < m.cols; ++c) {
+        finite &= std::isfinite(row[c]);
+        small &= std::fabs(row[c]) <= most;
+      }
+      if (!finite) not_finite.note(source);
+      if (finite && !small) too_large.note(source);
+      std::byte* out = bytes.data() + static_cast<size_t>(i) * out_row;
+      if (copied)
+        std::memcpy(out, m.stored_row(source), out_row);
+      else
+        quantize_row(m.type, row, m.cols, out);
     });
-    if (!good)
-      throw Error(
-          fmt::format("tensor '{}': a merged value is not finite or too large for {}; write bf16 or f32, or "
-                      "check the adapter",
-                      m.name, dtype_info(m.type).name));
+    check_values(m, not_finite, too_large);
     write(bytes.data(), static_cast<size_t>(count) * out_row);
   }
 }
@@ -102,11 +129,11 @@ bool unties_head(const ModelFile& base, const LoraAdapter& adapter) {
   return base.config.tied_embeddings && adapter.modules.count("lm_head") != 0;
 }
 
-std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapter& adapter, const MergeTarget& target,
-                                         const ProgressFn& progress) {
+std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapter& adapter, const StoredTypes& types,
+                                         bool gguf, const ProgressFn& progress) {
   if (base.config.family != "llama")
-    throw Error(fmt::format("{}: models of family '{}' can't be merged yet; only llama's can", base.path.string(),
-                            base.config.family));
+    throw Error(fmt::format("{}: models of family '{}' can't be merged or converted yet; only llama's can",
+                            base.path.string(), base.config.family));
   check_fits_model(base, adapter);
   std::vector<std::pair<std::string, Tensor>> tensors(base.tensors.begin(), base.tensors.end());
   if (unties_head(base, adapter)) tensors.emplace_back("lm_head.weight", base.tensors.at("model.embed_tokens.weight"));
@@ -114,6 +141,8 @@ std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapte
   double total = 0;
   for (const auto& [name, tensor] : tensors) total += static_cast<double>(tensor.elements());
   const auto done = std::make_shared<double>(0);
+  const bool tied = base.config.tied_embeddings && !unties_head(base, adapter);
+  const std::string stage = adapter.modules.empty() ? "writing" : "merging";
   std::vector<TensorSource> out;
   for (const auto& [name, tensor] : tensors) {
     Merging m{.name = name, .tensor = tensor};
@@ -123,21 +152,19 @@ std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapte
       m.rank = adapter.rank;
       m.scale = adapter.scale();
     }
-    const bool matrix = tensor.shape.size() > 1;
     m.rows = tensor.rows();
     m.cols = tensor.cols();
-    m.type = matrix ? target.matrices : target.vectors;
-    if (m.cols % dtype_info(m.type).block != 0) m.type = DType::kF16;
-    if (target.gguf && permuted_heads(name, base.config) > 0) {
+    m.type = stored_type(name, tensor, tied, types).type;
+    if (gguf && permuted_heads(name, base.config) > 0) {
       m.head_dim = base.config.head_dim;
-      if (!matrix) std::swap(m.rows, m.cols);  // a bias: rows of one element
+      if (tensor.shape.size() < 2) std::swap(m.rows, m.cols);  // a bias: rows of one element
     }
     const auto written = [=, elements = static_cast<double>(tensor.elements())] {
       *done += elements;
-      if (progress) progress({"merging", *done, total, "weights", name});
+      if (progress) progress({stage, *done, total, "weights", name});
     };
     out.push_back(
-        {target.gguf ? *llama_name_to_gguf(name) : name, m.type, tensor.shape, [m, written](const WriteBytes& write) {
+        {gguf ? *llama_name_to_gguf(name) : name, m.type, tensor.shape, [m, written](const WriteBytes& write) {
            write_merged(m, write);
            written();
          }});
