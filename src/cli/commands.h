@@ -90,6 +90,26 @@ struct MergeOptions {
   std::filesystem::path out;
   std::string type = "f16";
 };
+struct PerplexityOptions {
+  ModelOptions model;              // its context: tokens a chunk
+  std::string reference;           // compare with this model; empty: perplexity alone
+  std::string reference_precision; // empty: as the model's
+  std::filesystem::path text;
+  int64_t chunks = 0;              // 0: all
+  bool json = false;
+};
+struct QuantizeOptions {
+  std::string model;
+  std::filesystem::path out;
+  std::string type;
+  std::string head;                // empty: as formats/stored_types.h says
+  std::filesystem::path check;     // a text to compare the two models on; empty: none
+  int64_t context = 512;           // tokens a chunk of that text
+  int64_t chunks = 0;              // 0: all
+  std::string precision = "fast";  // of the comparison
+  bool force = false;              // replace what is there
+  bool json = false;
+};
 
 int pull_command(const PullOptions& options);
 int info_command(const InfoOptions& options);
@@ -101,5 +121,7 @@ int eval_command(const EvalOptions& options);
 int assess_command(const AssessOptions& options);
 int make_command(const MakeOptions& options);
 int merge_command(const MergeOptions& options);
+int perplexity_command(const PerplexityOptions& options);
+int quantize_command(const QuantizeOptions& options);
 
 }  // namespace thimble

@@ -29,6 +29,15 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
   app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
 }
 
+void add_chunk_options(CLI::App& app, int64_t& context, int64_t& chunks, std::string& precision) {
+  app.add_option("-c,--context", context, "tokens a chunk of the text; the second half of each is scored")
+      ->check(CLI::Range(int64_t{4}, int64_t{1} << 24))
+      ->capture_default_str();
+  app.add_option("--chunks", chunks, "only the first N chunks (default: all)")->check(CLI::Range(1, 1 << 30));
+  app.add_option("--precision", precision, "fast: quantised kernels; f32: exact on the dequantised weights")
+      ->check(CLI::IsMember({"fast", "f32"}));
+}
+
 int run(int argc, char** argv) {
   CLI::App app{
       "Thimble: a use case goes in, a small language model comes out that is fine-tuned for it, proven on "
@@ -54,6 +63,9 @@ int run(int argc, char** argv) {
   AssessOptions assess;
   MakeOptions make;
   MergeOptions merge;
+  PerplexityOptions perplexity;
+  perplexity.model.context = 512;
+  QuantizeOptions quantize;
 
   const auto command = [&](const char* name, const char* help, auto body) {
     CLI::App* sub = app.add_subcommand(name, help);
@@ -156,6 +168,39 @@ int run(int argc, char** argv) {
     c->add_option("-o,--out", merge.out, "what to write: FILE.gguf or a folder")->required();
     c->add_option("--type", merge.type, "element type: f32, f16, bf16, and q8_0 for GGUF")
         ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
+  }
+  {
+    auto* c = command("perplexity", "how well a model predicts a text, and how far it is from another model",
+                      [&] { return perplexity_command(perplexity); });
+    c->add_option("text", perplexity.text, "a text file")->required();
+    c->add_option("-m,--model", perplexity.model.model, "a model: .gguf file, safetensors folder, or a pulled name")
+        ->required();
+    c->add_option("-a,--adapter", perplexity.model.adapter, "a PEFT adapter folder");
+    c->add_option("--reference", perplexity.reference,
+                  "another model, the original: KL divergence from it, same likeliest tokens, ratio of perplexities");
+    c->add_option("--reference-precision", perplexity.reference_precision, "fast or f32 (default: as --precision)")
+        ->check(CLI::IsMember({"fast", "f32"}));
+    add_chunk_options(*c, perplexity.model.context, perplexity.chunks, perplexity.model.precision);
+    c->add_flag("--json", perplexity.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("quantize", "write a model anew as GGUF of another element type",
+                      [&] { return quantize_command(quantize); });
+    c->add_option("model", quantize.model, "a model: .gguf file, safetensors folder, or a pulled name")->required();
+    c->add_option("out", quantize.out, "what to write: FILE.gguf")->required();
+    const auto types = CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k",
+                                      "q6_k"}, CLI::ignore_case);
+    c->add_option("--type", quantize.type, "element type of the matrices; norms and biases stay f32")
+        ->required()->check(types);
+    c->add_option("--head", quantize.head,
+                  "element type of the output head, or of the embedding table where it is the head too (default: "
+                  "--type, but at least q6_k)")
+        ->check(types);
+    c->add_option("--check", quantize.check,
+                  "then compare the new file with the original on this text: perplexities and KL divergence");
+    add_chunk_options(*c, quantize.context, quantize.chunks, quantize.precision);
+    c->add_flag("--force", quantize.force, "replace a file that is there");
+    c->add_flag("--json", quantize.json, "one JSON object on standard output");
   }
   // Global options are read before the command runs.
   app.parse_complete_callback([&] {

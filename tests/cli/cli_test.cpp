@@ -310,5 +310,100 @@ TEST_F(Cli, BenchPrintsTokensPerSecondAsJson) {
   for (const json& line : out["results"]) EXPECT_GT(line["tokens_per_second"], 0);
 }
 
+std::string quoted(const fs::path& path) { return std::string("'").append(path.string()).append("'"); }
+
+// 60 lines of one story, each a little different.
+std::string long_story() {
+  std::string text;
+  for (int i = 0; i < 60; ++i)
+    text.append("Once upon a time, there was a little girl named Lily. She saw ")
+        .append(std::to_string(i))
+        .append(" birds fly.\n");
+  return text;
+}
+
+TEST_F(Cli, PerplexityIsPrintedWithItsErrorAndBesideAReference) {
+  THIMBLE_REQUIRE_STORIES();
+  write("story.txt", long_story());
+  const std::string text = quoted(folder_ / "story.txt");
+  const std::string model = quoted(test::stories_model());
+  const Result alone = thimble("perplexity -m " + model + " " + text + " --context 64 --chunks 5 --json");
+  ASSERT_EQ(alone.status, 0) << alone.err;
+  const json score = json::parse(alone.out);
+  EXPECT_EQ(score["chunks"], 5);
+  EXPECT_EQ(score["scored"], 5 * 31);
+  EXPECT_GT(score["perplexity"]["value"], 1);
+  EXPECT_GT(score["perplexity"]["error"], 0);
+  const Result both =
+      thimble("perplexity -m " + model + " " + text + " --context 64 --chunks 5 --json --reference " + model);
+  ASSERT_EQ(both.status, 0) << both.err;
+  const json compared = json::parse(both.out);
+  EXPECT_EQ(compared["perplexity"], score["perplexity"]);
+  EXPECT_EQ(compared["kl"]["value"], 0);
+  EXPECT_EQ(compared["same_top"]["value"], 1);
+  EXPECT_EQ(compared["ratio"]["value"], 1);
+  const Result words = thimble("perplexity -m " + model + " " + text + " --context 64 --chunks 5");
+  EXPECT_NE(words.out.find("perplexity"), std::string::npos);
+  EXPECT_NE(words.out.find("5 of "), std::string::npos) << words.out;
+
+  write("short.txt", "Once upon a time");
+  const Result few = thimble("perplexity -m " + model + " " + quoted(folder_ / "short.txt"));
+  EXPECT_EQ(few.status, 2);
+  EXPECT_NE(few.err.find("two chunks of 512 need 1024"), std::string::npos) << few.err;
+  EXPECT_EQ(thimble("perplexity -m " + model + " " + quoted(folder_ / "none.txt")).status, 2);
+  write("empty.txt", "");
+  EXPECT_EQ(thimble("perplexity -m " + model + " " + quoted(folder_ / "empty.txt")).status, 2);
+}
+
+TEST_F(Cli, QuantizeWritesAModelAndSaysWhatItCost) {
+  THIMBLE_REQUIRE_STORIES();
+  write("story.txt", long_story());
+  const std::string model = quoted(test::stories_model());
+  const auto file = [&](const char* name) { return quoted(folder_ / name); };
+  const Result made = thimble("quantize " + model + " " + file("q8.gguf") + " --type q8_0 --check " +
+                              file("story.txt") + " --context 64 --chunks 5 --json");
+  ASSERT_EQ(made.status, 0) << made.err;
+  const json out = json::parse(made.out);
+  EXPECT_LT(out["bytes"], out["bytes_before"]);
+  EXPECT_EQ(out["fallbacks"].size(), 5u) << "rows of 172 in five layers";
+  EXPECT_EQ(out["fallbacks"][0]["type"], "f16");
+  EXPECT_GT(out["check"]["kl"]["value"], 0);
+  EXPECT_LT(out["check"]["kl"]["value"], 0.01);
+  EXPECT_EQ(thimble("info " + file("q8.gguf")).status, 0);
+
+  const Result words = thimble("quantize " + file("q8.gguf") + " " + file("q4.gguf") + " --type Q4_K --head q8_0");
+  ASSERT_EQ(words.status, 0) << words.err;
+  EXPECT_NE(words.out.find("Q5_0 instead of Q4_K"), std::string::npos) << words.out;
+  EXPECT_NE(words.err.find("quantised already"), std::string::npos) << words.err;
+}
+
+TEST_F(Cli, QuantizeRefusesWhatWouldLoseSomething) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string model = quoted(test::stories_model());
+  const auto file = [&](const char* name) { return quoted(folder_ / name); };
+  ASSERT_EQ(thimble("quantize " + model + " " + file("a.gguf") + " --type f16").status, 0);
+  const auto expect_refusal = [&](const std::string& arguments, const char* why) {
+    const Result r = thimble("quantize " + arguments);
+    EXPECT_EQ(r.status, 2) << arguments;
+    EXPECT_NE((r.err + r.out).find(why), std::string::npos) << r.err;
+  };
+  expect_refusal(model + " " + file("a.gguf") + " --type q8_0", "is there already");
+  EXPECT_EQ(thimble("quantize " + model + " " + file("a.gguf") + " --type q8_0 --force").status, 0);
+  expect_refusal(file("a.gguf") + " " + file("a.gguf") + " --type q8_0 --force", "is the model that is read");
+  fs::create_symlink(folder_ / "a.gguf", folder_ / "link.gguf");
+  expect_refusal(file("a.gguf") + " " + file("link.gguf") + " --type q8_0 --force", "is the model that is read");
+  expect_refusal(model + " " + file("b.bin") + " --type q8_0", "ends in .gguf");
+  expect_refusal(model + " " + file("b.gguf") + " --type q3_k", "q3_k");
+  expect_refusal(model + " " + file("b.gguf"), "--type");
+  expect_refusal(model + " " + file("no-folder/b.gguf") + " --type q8_0", "create the folder first");
+  write("short.txt", "Once upon a time");
+  expect_refusal(model + " " + file("b.gguf") + " --type q8_0 --check " + file("short.txt"), "two chunks");
+  fs::create_directory(folder_ / "folder.gguf");
+  expect_refusal(model + " " + file("folder.gguf") + " --type q8_0 --force", "is a folder");
+  EXPECT_FALSE(fs::exists(folder_ / "b.gguf"));
+  for (const auto& item : fs::directory_iterator(folder_))
+    EXPECT_EQ(item.path().string().find(".tmp"), std::string::npos) << item.path();
+}
+
 }  // namespace
 }  // namespace thimble
