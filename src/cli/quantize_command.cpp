@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cctype>
 #include <map>
 
@@ -54,11 +55,9 @@ Plan plan_of(const ModelFile& model, const StoredTypes& types) {
 std::string list_of(const std::vector<std::string>& names) {
   std::map<std::string, int> patterns;
   for (const std::string& name : names) {
-    std::string pattern = name;
     constexpr std::string_view kLayers = "model.layers.";
-    if (pattern.starts_with(kLayers))
-      pattern.replace(kLayers.size(), pattern.find('.', kLayers.size()) - kLayers.size(), "*");
-    ++patterns[pattern];
+    ++patterns[name.starts_with(kLayers) ? fmt::format("{}*{}", kLayers, name.substr(name.find('.', kLayers.size())))
+                                         : name];
   }
   std::string out;
   for (const auto& [pattern, count] : patterns) {
@@ -80,14 +79,16 @@ void check_target(const QuantizeOptions& options, const ModelFile& model) {
 }
 
 void note_quantized(const ModelFile& model) {
-  for (const auto& [name, tensor] : model.tensors) {
-    if (!is_quantized(tensor.type)) continue;
-    fmt::print(stderr,
-               "{} {} is quantised already ({}), and losses add up; start from an f16 or bf16 original where there is "
-               "one\n",
-               styled(stderr, Style::kYellow, "note:"), model.path.string(), dtype_info(tensor.type).name);
-    return;
-  }
+  std::map<DType, int64_t> elements;
+  for (const auto& [name, tensor] : model.tensors) elements[tensor.type] += tensor.elements();
+  const DType most = std::max_element(elements.begin(), elements.end(), [](const auto& a, const auto& b) {
+                       return a.second < b.second;
+                     })->first;
+  if (!is_quantized(most)) return;
+  fmt::print(stderr,
+             "{} {} is quantised already (mostly {}), and losses add up; start from an f16 or bf16 original where "
+             "there is one\n",
+             styled(stderr, Style::kYellow, "note:"), model.path.string(), dtype_info(most).name);
 }
 
 struct Interrupted {};
