@@ -19,6 +19,7 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/attention.h"
+#include "kernels/kv_store.h"
 #include "kernels/packed_matmul.h"
 #include "machine_peaks.h"
 #include "tensor/blocks.h"
@@ -120,12 +121,54 @@ void decode(const Options& options, const bench::MachinePeaks& peaks, DType type
                rows, out, in, gbytes, 100 * gbytes / peaks.read_gbytes);
 }
 
-// One layer's attention as SmolLM2-135M has it: 9 query heads on 3 key heads of 64, keys in f16. `sequences` rows or
-// prompts, each with `past` tokens before its `rows`: of its own, or one prefix that all share.
+constexpr AttentionShape kShape{9, 3, 64, 0.125f};  // one layer's, as SmolLM2-135M has it
+
+// A layer's keys and values.
+struct Cache {
+  KvLayout layout;
+  ByteBuffer keys, values;
+
+  Cache(KvType type, int64_t slots)
+      : layout{type, kShape.kv_heads, kShape.head_dim}, keys(layout.bytes(slots)), values(layout.bytes(slots)) {
+    const std::vector<float> source = activations(slots, int64_t{kShape.kv_heads} * kShape.head_dim);
+    std::vector<int32_t> order(static_cast<size_t>(slots));
+    std::iota(order.begin(), order.end(), 0);
+    store_keys(layout, source.data(), slots, order.data(), keys.data());
+    store_values(layout, source.data(), slots, order.data(), values.data());
+  }
+  KeyValueCache view() const { return {layout, keys.data(), values.data()}; }
+};
+
+// A token's attention after `past` others, layer after layer, as decoding does: more layers than any cache holds.
+void decode_attention(const Options& options, const bench::MachinePeaks& peaks, KvType type, int32_t past) {
+  const AttentionPlan plan{{{0, 1, past, past, {{0, past}}}}, 0};
+  std::vector<Cache> layers;
+  for (double bytes = 0; bytes < 96e6; bytes += 2.0 * static_cast<double>(layers.back().keys.size()))
+    layers.emplace_back(type, past + 1);
+  const std::vector<float> q = activations(1, int64_t{kShape.heads} * kShape.head_dim);
+  std::vector<float> out(q.size());
+  const double seconds = median_seconds(options.seconds, [&] {
+                           for (const Cache& layer : layers)
+                             attention_forward(q.data(), layer.view(), plan, kShape, out.data(), nullptr);
+                         }) /
+                         static_cast<double>(layers.size());
+  const KvLayout& layout = layers.front().layout;
+  const double gbytes = 2e-9 * static_cast<double>(layout.block_bytes()) / kKvSlots * (past + 1) / seconds;
+  const std::string_view name = kv_type_name(type);
+  if (options.json)
+    fmt::print(
+        "{{\"kernel\": \"decode attention\", \"type\": \"{}\", \"past\": {}, \"microseconds\": {:.1f}, "
+        "\"gbytes_per_second\": {:.1f}, \"share_of_bandwidth\": {:.3f}}}\n",
+        name, past, seconds * 1e6, gbytes, gbytes / peaks.read_gbytes);
+  else
+    fmt::print("attention, {:>4}, 1 row after {:>4}  {:>8.1f} us {:>6.1f} GB/s {:>4.0f} % of bandwidth\n", name, past,
+               seconds * 1e6, gbytes, 100 * gbytes / peaks.read_gbytes);
+}
+
+// Keys in f16. `sequences` rows or prompts, each with `past` tokens before its `rows`: of its own, or one prefix that
+// all share.
 void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t sequences, int32_t rows, int32_t past,
                bool shared = false) {
-  const AttentionShape shape{9, 3, 64, 0.125f};
-  const int64_t width = int64_t{shape.kv_heads} * shape.head_dim;
   AttentionPlan plan;
   double pairs = 0;  // of a query and a key it sees
   for (int32_t s = 0; s < sequences; ++s) {
@@ -135,18 +178,12 @@ void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t
     plan.segments.push_back(segment);
     pairs += static_cast<double>(rows) * past + 0.5 * rows * (rows + 1.0);
   }
-  const int64_t slots = int64_t{sequences} * (past + rows);
-  const std::vector<float> source = activations(slots, width), q = activations(plan.rows(), 9 * 64);
-  std::vector<int32_t> order(static_cast<size_t>(slots));
-  std::iota(order.begin(), order.end(), 0);
-  const ByteBuffer keys(static_cast<size_t>(slots * width) * 2), values(static_cast<size_t>(slots * width) * 2);
-  store_keys(DType::kF16, source.data(), slots, width, order.data(), keys.data());
-  store_keys(DType::kF16, source.data(), slots, width, order.data(), values.data());
+  const Cache cache(KvType::kF16, int64_t{sequences} * (past + rows));
+  const std::vector<float> q = activations(plan.rows(), int64_t{kShape.heads} * kShape.head_dim);
   Buffer<float> out(q.size());
-  const double seconds = median_seconds(options.seconds, [&] {
-    attention_forward(q.data(), {DType::kF16, keys.data(), values.data(), width}, plan, shape, out.data(), nullptr);
-  });
-  const double gflops = 1e-9 * pairs * 4 * shape.heads * shape.head_dim / seconds;
+  const double seconds = median_seconds(
+      options.seconds, [&] { attention_forward(q.data(), cache.view(), plan, kShape, out.data(), nullptr); });
+  const double gflops = 1e-9 * pairs * 4 * kShape.heads * kShape.head_dim / seconds;
   if (options.json)
     fmt::print(
         "{{\"kernel\": \"attention\", \"sequences\": {}, \"rows\": {}, \"past\": {}, \"shared\": {}, "
@@ -185,8 +222,8 @@ int run(const Options& options) {
   if (options.type.has_value()) return 0;
   attention(options, peaks, 1, 512, 0);
   attention(options, peaks, 1, 512, 1536);
-  attention(options, peaks, 1, 1, 128);
-  attention(options, peaks, 1, 1, 1024);
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kBF16, KvType::kQ8})
+    for (const int32_t past : {128, 1024, 4096}) decode_attention(options, peaks, type, past);
   attention(options, peaks, 16, 1, 512);
   attention(options, peaks, 16, 1, 2048);
   attention(options, peaks, 16, 1, 2048, true);

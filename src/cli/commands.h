@@ -21,6 +21,7 @@ struct ModelOptions {
   int64_t context = 0;            // tokens of cache; 0: what the model was trained for, at most 8,192
   std::string draft;              // a smaller model of the same vocabulary that guesses ahead; empty: none
   bool speculate = true;          // forced and guessed text in one pass; the answers are the same without
+  std::string kv_type;            // f32 | f16 | bf16 | q8; empty: f16, with precision f32 that
 };
 
 struct GenerateOptions {

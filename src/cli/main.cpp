@@ -17,6 +17,11 @@ namespace {
 
 using namespace thimble;
 
+void add_kv_type(CLI::App& app, ModelOptions& o) {
+  app.add_option("--kv-type", o.kv_type, "how keys and values are kept: f32, f16, bf16, or q8 (8 bits; the least memory)")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8"}));
+}
+
 void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
   auto* model = app.add_option("-m,--model", o.model, "a model: .gguf file, safetensors folder, or a pulled name");
   if (required) model->required();
@@ -25,6 +30,7 @@ void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
       ->check(CLI::IsMember({"fast", "f32"}));
   app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
+  add_kv_type(app, o);
   app.add_option("--draft", o.draft, "a smaller model of the same vocabulary that guesses ahead: the same answers");
   app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
 }
@@ -123,6 +129,7 @@ int run(int argc, char** argv) {
     c->add_option("-a,--adapter", chat.model.adapter, "a PEFT adapter folder");
     c->add_option("--precision", chat.model.precision, "fast or f32")->check(CLI::IsMember({"fast", "f32"}));
     c->add_option("-c,--context", chat.model.context, "tokens of key-value cache");
+    add_kv_type(*c, chat.model);
     c->add_option("--system", chat.system, "system message");
     c->add_flag("--unconstrained", chat.unconstrained, "don't hold calls to the tools' schemas");
     add_generate_options(*c, chat.generate);

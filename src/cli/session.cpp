@@ -35,6 +35,7 @@ Session open_session(const ModelOptions& options, int batch) {
   engine.speculate = options.speculate;
   if (!options.draft.empty())
     engine.draft = std::make_shared<PreparedModel>(load_model(resolve_model(options.draft)), prepared->precision());
+  if (!options.kv_type.empty()) engine.kv_type = kv_type_from_name(options.kv_type);
   session.engine = std::make_unique<Engine>(prepared, Tokenizer::from(model->vocabulary), engine);
   return session;
 }

@@ -14,9 +14,10 @@ namespace {
 KvCacheOptions cache_options(const PreparedModel& model, const EngineOptions& options) {
   const ModelConfig& config = model.model().config;
   return {.layers = config.layers,
-          .width = config.kv_heads * config.head_dim,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
           .capacity = options.cache_tokens,
-          .type = model.precision() == MatmulPrecision::kF32 ? DType::kF32 : DType::kF16};
+          .type = options.kv_type.value_or(model.precision() == MatmulPrecision::kF32 ? KvType::kF32 : KvType::kF16)};
 }
 
 size_t common_prefix(std::span<const int32_t> a, std::span<const int32_t> b) {

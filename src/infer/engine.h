@@ -30,6 +30,7 @@ struct EngineOptions {
   bool speculate = true;
   std::shared_ptr<const PreparedModel> draft = nullptr;  // a smaller model of the same vocabulary, for guesses
   int draft_tokens = 4;                                  // that it makes at a time
+  std::optional<KvType> kv_type = std::nullopt;  // of the cache; not given: f16, or f32 where the model computes in f32
 };
 
 // The one way to generate: chat, evaluation, server and agents all use it. Requests join and leave at any step;

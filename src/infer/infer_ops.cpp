@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
+#include "kernels/kv_store.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -92,14 +93,14 @@ Act InferOps::rope(Act x, const Rope& rope) {
 }
 
 Act InferOps::attention(const Act& q, const Act& k, const Act& v, int layer, const AttentionShape& shape) {
-  const DType type = cache_.type();
+  const KvLayout& layout = cache_.layout();
   std::byte* keys = cache_.keys(layer);
   std::byte* values = cache_.values(layer);
-  store_keys(type, k->values.data(), k->rows, k->cols, batch_.slots.data(), keys);
-  store_keys(type, v->values.data(), v->rows, v->cols, batch_.slots.data(), values);
+  store_keys(layout, k->values.data(), k->rows, batch_.slots.data(), keys);
+  store_values(layout, v->values.data(), v->rows, batch_.slots.data(), values);
   Act out = make(q->rows, q->cols);
-  attention_forward(q->values.data(), KeyValueView{type, keys, values, cache_.width()}, batch_.plan, shape,
-                    out->values.data(), nullptr);
+  attention_forward(q->values.data(), KeyValueCache{layout, keys, values}, batch_.plan, shape, out->values.data(),
+                    nullptr);
   return out;
 }
 

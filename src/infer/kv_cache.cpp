@@ -20,11 +20,11 @@ struct KvCache::OpenSequence {
   int32_t length = 0;
 };
 
-KvCache::KvCache(const KvCacheOptions& options) : options_(options) {
-  const size_t bytes = static_cast<size_t>(options.capacity) * dtype_bytes(options.type, options.width);
+KvCache::KvCache(const KvCacheOptions& options)
+    : options_(options), layout_{options.type, options.kv_heads, options.head_dim} {
   for (int i = 0; i < options.layers; ++i) {
-    keys_.emplace_back(bytes);
-    values_.emplace_back(bytes);
+    keys_.emplace_back(layout_.bytes(options.capacity));
+    values_.emplace_back(layout_.bytes(options.capacity));
   }
   occupied_.resize(static_cast<size_t>(options.capacity));
 }
@@ -35,8 +35,7 @@ std::byte* KvCache::keys(int layer) const { return keys_[static_cast<size_t>(lay
 std::byte* KvCache::values(int layer) const { return values_[static_cast<size_t>(layer)].data(); }
 int64_t KvCache::used() const { return used_; }
 size_t KvCache::bytes() const {
-  return 2 * static_cast<size_t>(options_.layers) * static_cast<size_t>(options_.capacity) *
-         dtype_bytes(options_.type, options_.width);
+  return 2 * static_cast<size_t>(options_.layers) * layout_.bytes(options_.capacity);
 }
 
 KvCache::Node* KvCache::root(int adapter) {
@@ -155,8 +154,9 @@ bool KvCache::append(Sequence sequence, std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (!reserve(count)) return false;
   Node* leaf = open.leaf;
-  // Consecutive slots make few ranges: go on behind the last one where that is free, else leave a gap in front of
-  // the next free run so that neighbours can grow too.
+  // Consecutive slots make few ranges: go on behind the last one where that is free, else leave a gap behind whoever
+  // is in front, so that sequences which grow side by side do not take every other slot. After the gap, blocks of slots
+  // begin where attention's blocks of positions do.
   int64_t at = leaf->slots.empty() ? -1 : leaf->slots.back() + 1;
   const auto fits = [&](int64_t first) {
     for (int64_t i = first; i < first + count; ++i)
@@ -164,13 +164,15 @@ bool KvCache::append(Sequence sequence, std::span<const int32_t> tokens) {
     return true;
   };
   if (at < 0 || !fits(at)) {
-    constexpr int64_t kRoom = 64;
     at = -1;
-    for (int64_t room : {count + kRoom, count}) {
+    for (int64_t gap : {int64_t{2} * kKvSlots, int64_t{0}}) {
       int64_t run = 0;
       for (int64_t i = 0; i < options_.capacity && at < 0; ++i) {
         run = occupied_[static_cast<size_t>(i)] != 0 ? 0 : run + 1;
-        if (run == room) at = i - room + 1;
+        if (run != count + gap) continue;
+        const int64_t begin = i - run + 1;
+        if (gap == 0 || begin == 0) at = begin;
+        else at = begin + kKvSlots + ((open.length - begin) % kKvSlots + kKvSlots) % kKvSlots;
       }
       if (at >= 0) break;
     }

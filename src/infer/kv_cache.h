@@ -9,15 +9,16 @@
 #include "core/buffer.h"
 #include "infer/layer_state.h"
 #include "kernels/attention_plan.h"
-#include "tensor/dtype.h"
+#include "kernels/kv_layout.h"
 
 namespace thimble {
 
 struct KvCacheOptions {
   int layers = 0;
-  int width = 0;             // kv_heads * head_dim
-  int64_t capacity = 8192;   // tokens, of all sequences and of what is remembered
-  DType type = DType::kF16;  // or kF32
+  int kv_heads = 0;
+  int head_dim = 0;
+  int64_t capacity = 8192;  // tokens, of all sequences and of what is remembered
+  KvType type = KvType::kF16;
 };
 
 // Keys and values of all sequences as one prefix tree: a beginning that several sequences share is stored and
@@ -45,14 +46,13 @@ class KvCache : public LayerState {
   Snapshot snapshot(Sequence sequence) const override;
   void roll_back(const Snapshot& snapshot) override;
 
-  std::byte* keys(int layer) const;    // [capacity, width] of type()
-  std::byte* values(int layer) const;  // [capacity, width]
-  DType type() const { return options_.type; }
-  int width() const { return options_.width; }
+  std::byte* keys(int layer) const;  // [capacity] slots in layout()
+  std::byte* values(int layer) const;
+  const KvLayout& layout() const { return layout_; }
   int64_t capacity() const { return options_.capacity; }
   int64_t used() const;  // slots that hold something, remembered ones included
   int64_t held() const;  // slots of open sequences
-  size_t bytes() const;
+  size_t bytes() const;  // of all keys and values
 
  private:
   struct Node;
@@ -71,6 +71,7 @@ class KvCache : public LayerState {
   OpenSequence& get(Sequence sequence) const;
 
   KvCacheOptions options_;
+  KvLayout layout_;
   std::vector<ByteBuffer> keys_, values_;
   std::map<int, std::unique_ptr<Node>> roots_;
   std::vector<std::unique_ptr<OpenSequence>> sequences_;

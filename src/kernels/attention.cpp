@@ -9,6 +9,7 @@
 
 #include "core/thread_pool.h"
 #include "kernels/attention_block.h"
+#include "kernels/attention_few_rows.h"
 #include "kernels/attention_jobs.h"
 #include "kernels/scratch.h"
 #include "kernels/simd.h"
@@ -18,8 +19,10 @@
 // long sequence. The cuts are the same for every row and every plan: that makes results independent of both.
 namespace thimble {
 namespace {
+using attention::BlockSlots;
 using attention::first_seen;
 using attention::Job;
+using attention::kFewRows;
 using attention::kKeys;
 using attention::kMicroRows;
 using attention::kSpan;
@@ -30,6 +33,7 @@ using simd::F32;
 using simd::kLanes;
 
 constexpr int kVectors = kKeys / kLanes;
+constexpr int kMostRows = std::max(kMicroRows, kFewRows);
 
 // c[kRows][16 * kWidth] = scale[r] * c + a[kRows][depth] · b[depth][...]: every element one chain in order of depth.
 template <int kRows, int kWidth>
@@ -114,7 +118,8 @@ class Positions {
   explicit Positions(const AttentionSegment& segment) : segment_(segment) {}
 
   // Slots of positions [first, last), first not before the previous call's unless rewound.
-  void slots(int32_t first, int32_t last, int32_t* out) {
+  void slots(int32_t first, int32_t last, BlockSlots& out) {
+    out.clear();
     if (first < begin_) range_ = 0, begin_ = 0;
     for (int32_t p = first; p < last;) {
       const KeyRange range = this->range();
@@ -124,7 +129,8 @@ class Positions {
         continue;
       }
       const int32_t end = std::min(last, begin_ + range.count);
-      for (; p < end; ++p) *out++ = range.first + (p - begin_);
+      out.add(range.first + (p - begin_), end - p);
+      p = end;
     }
   }
 
@@ -150,53 +156,108 @@ struct Call {
   int stride;  // head_dim, rounded up to whole vectors
 };
 
-// A span's keys against a tile of queries; q [rows][head_dim], scaled; position [queries].
+// Some of a tile's rows against a block, and which of its keys they see.
+struct BlockRows {
+  int count = 0;
+  int depth = 0;  // what lies behind has weight zero in all these rows
+  int seen_from[kMostRows];
+  int seen_to[kMostRows];
+
+  BlockRows(const Call& call, std::span<const int32_t> position, int32_t begin, int first, int rows) : count(rows) {
+    for (int r = 0; r < rows; ++r) {
+      const int32_t at = position[static_cast<size_t>((first + r) / call.group)];
+      seen_from[r] = std::clamp(first_seen(call.plan, at) - begin, 0, kKeys);
+      seen_to[r] = std::clamp(at + 1 - begin, 0, kKeys);
+      depth = std::max(depth, seen_to[r]);
+    }
+  }
+};
+
+// Scales of a block's keys and values; null where the type has none.
+struct BlockScales {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  float memory[2 * kKeys];
+
+  BlockScales(const Call& call, const BlockSlots& slots, int kv_head) {
+    if (attention::unpack_scales(call.kv, slots, kv_head, memory, memory + kKeys)) keys = memory, values = keys + kKeys;
+  }
+};
+
+// A block's keys, unpacked, against all rows of a tile; q [rows][head_dim], scaled; position [queries].
 template <int kRows, int kWidth>
+void sum_block(const Call& call, const Job& job, const BlockSlots& slots, int32_t begin, const float* q,
+               std::span<const int32_t> position, const Sums& sums) {
+  const int head_dim = call.shape.head_dim, stride = call.stride;
+  const Scratch<float> keys(static_cast<size_t>(head_dim) * kKeys), values(static_cast<size_t>(stride) * kKeys);
+  attention::unpack_block(call.kv, slots, job.kv_head, head_dim, stride, keys.data(), values.data());
+  const BlockScales scales(call, slots, job.kv_head);
+  const int rows = static_cast<int>(position.size()) * call.group;
+  for (int first = 0; first < rows; first += kMicroRows) {
+    const BlockRows some(call, position, begin, first, std::min(kMicroRows, rows - first));
+    if (some.depth == 0) continue;
+    float scores[kMicroRows * kKeys], scale[kMicroRows];
+    simd::with_simd([&]() __attribute__((always_inline)) {
+      multiply_all<kRows, kWidth>(q + first * head_dim, head_dim, keys.data(), kKeys, head_dim, nullptr, scores, kKeys,
+                                  some.count, kVectors);
+    });
+    attention::soften(scores, some.count, some.seen_from, some.seen_to, scales.keys, scales.values, sums.top + first,
+                      sums.total + first * kLanes, scale);
+    simd::with_simd([&]() __attribute__((always_inline)) {
+      multiply_all<kRows, kWidth>(scores, kKeys, values.data(), stride, some.depth, scale, sums.sum + first * stride,
+                                  stride, some.count, stride / static_cast<int>(kLanes));
+    });
+  }
+}
+
+// The same for few rows, where the block is in a cache and need not be unpacked.
+void sum_few(const Call& call, const Job& job, const BlockSlots& slots, const BlockSlots& next, int32_t begin,
+             const float* q, std::span<const int32_t> position, const Sums& sums) {
+  const auto& cache = std::get<KeyValueCache>(call.kv);
+  const BlockRows all(call, position, begin, 0, static_cast<int>(position.size()) * call.group);
+  if (all.depth == 0) return;
+  const BlockScales scales(call, slots, job.kv_head);
+  attention::NextBlock ahead;
+  if (next.runs > 0) {  // the last run's, as the others' block is being read now
+    const int64_t at = cache.layout.head_at(next.run[next.runs - 1].slot, job.kv_head);
+    ahead = {cache.keys + at, cache.values + at};
+  }
+  alignas(64) float memory[kLanes + kFewRows * kKeys];
+  float* const scores = memory + kLanes;
+  float scale[kFewRows];
+  attention::few_scores(cache, slots, ahead, job.kv_head, q, all.count, scores);
+  attention::soften(scores, all.count, all.seen_from, all.seen_to, scales.keys, scales.values, sums.top, sums.total,
+                    scale);
+  attention::few_values(cache, slots, ahead, job.kv_head, scores, all.depth, scale, all.count, sums.sum);
+}
+
+// A span's keys against a tile of queries.
 void sum_span(const Call& call, const Job& job, int32_t span, const float* q, std::span<const int32_t> position,
               const Sums& sums) {
-  const int head_dim = call.shape.head_dim, stride = call.stride, group = call.group;
   const auto [lowest, highest] = std::minmax_element(position.begin(), position.end());
-  const int32_t seen_first = first_seen(call.plan, *lowest), seen_last = *highest + 1;
-  const Scratch<float> keys(static_cast<size_t>(head_dim) * kKeys), values(static_cast<size_t>(stride) * kKeys);
-  const int64_t column = int64_t{job.kv_head} * head_dim;
-  const int32_t key_first = std::max(span * kSpanKeys, seen_first / kKeys * kKeys);
-  const int32_t key_last = std::min((span + 1) * kSpanKeys, seen_last);
+  const int32_t key_first = std::max(span * kSpanKeys, first_seen(call.plan, *lowest) / kKeys * kKeys);
+  const int32_t key_last = std::min((span + 1) * kSpanKeys, *highest + 1);
+  const int32_t job_last = std::min(job.span_last * kSpanKeys, *highest + 1);  // what is asked for ahead
+  const bool few = std::ssize(position) * call.group <= kFewRows && attention::has_few_rows() &&
+                   std::holds_alternative<KeyValueCache>(call.kv);
   Positions positions(*job.queries.front().segment);
-  int32_t slots[2][kKeys];  // this block's and the next one's
-  const auto fetch = [&](int32_t begin, int32_t* to) {
-    const int32_t end = std::min(begin + kKeys, key_last);
-    if (begin >= end) return;
-    positions.slots(begin, end, to);
-    attention::prefetch_block(call.kv, to, end - begin, column, head_dim);
+  BlockSlots slots[2];  // this block's and the next one's
+  const auto look_up = [&](int32_t begin, BlockSlots& to) {
+    positions.slots(begin, std::max(begin, std::min(begin + kKeys, job_last)), to);
+    if (!few) attention::prefetch_block(call.kv, to, job.kv_head, call.shape.head_dim);
   };
-  fetch(key_first, slots[0]);
+#if defined(__aarch64__)
+  const auto sum = sum_block<kMicroRows, 1>;
+#else
+  const auto sum = cpu_level() >= CpuLevel::kAvx512 ? sum_block<kMicroRows, 4> : sum_block<3, 1>;
+#endif
+  look_up(key_first, slots[0]);
   for (int32_t begin = key_first, turn = 0; begin < key_last; begin += kKeys, turn ^= 1) {
-    fetch(begin + kKeys, slots[turn ^ 1]);
-    attention::unpack_block(call.kv, slots[turn], std::min(begin + kKeys, key_last) - begin, column, head_dim, stride,
-                            keys.data(), values.data());
-    const int rows = static_cast<int>(position.size()) * group;
-    for (int first = 0; first < rows; first += kMicroRows) {
-      const int count = std::min(kMicroRows, rows - first);
-      float scores[kMicroRows * kKeys], scale[kMicroRows];
-      int seen_from[kMicroRows], seen_to[kMicroRows];
-      int depth = 0;  // what lies behind has weight zero in all these rows
-      for (int r = 0; r < count; ++r) {
-        const int32_t at = position[static_cast<size_t>((first + r) / group)];
-        seen_from[r] = std::clamp(first_seen(call.plan, at) - begin, 0, kKeys);
-        seen_to[r] = std::clamp(at + 1 - begin, 0, kKeys);
-        depth = std::max(depth, seen_to[r]);
-      }
-      if (depth == 0) continue;
-      simd::with_simd([&]() __attribute__((always_inline)) {
-        multiply_all<kRows, kWidth>(q + first * head_dim, head_dim, keys.data(), kKeys, head_dim, nullptr, scores,
-                                    kKeys, count, kVectors);
-      });
-      attention::soften(scores, count, seen_from, seen_to, sums.top + first, sums.total + first * kLanes, scale);
-      simd::with_simd([&]() __attribute__((always_inline)) {
-        multiply_all<kRows, kWidth>(scores, kKeys, values.data(), stride, depth, scale, sums.sum + first * stride,
-                                    stride, count, stride / static_cast<int>(kLanes));
-      });
-    }
+    look_up(begin + kKeys, slots[turn ^ 1]);
+    if (few)
+      sum_few(call, job, slots[turn], slots[turn ^ 1], begin, q, position, sums);
+    else
+      sum(call, job, slots[turn], begin, q, position, sums);
   }
 }
 
@@ -227,22 +288,21 @@ void store_results(const Call& call, const Job& job, const Sums& sums) {
 void run_job(const Call& call, const Job& job) {
   const int32_t count = job.count();
   const int64_t rows = int64_t{count} * call.group;
-#if defined(__aarch64__)
-  const auto sum = sum_span<kMicroRows, 1>;
-#else
-  const auto sum = cpu_level() >= CpuLevel::kAvx512 ? sum_span<kMicroRows, 4> : sum_span<3, 1>;
-#endif
   const Scratch<float> q(static_cast<size_t>(rows * call.shape.head_dim));
   const Scratch<int32_t> position_memory(static_cast<size_t>(count));
   const std::span<const int32_t> position(position_memory.data(), static_cast<size_t>(count));
   load_queries(call, job, q.data(), position_memory.data());
   if (job.to.sum != nullptr) {
-    job.to.clear(rows, call.stride);
-    return sum(call, job, job.span_first, q.data(), position, job.to);
+    Sums to = job.to;
+    for (int32_t span = job.span_first; span < job.span_last; ++span, to = to.after(rows, call.stride)) {
+      to.clear(rows, call.stride);
+      sum_span(call, job, span, q.data(), position, to);
+    }
+    return;
   }
   const Scratch<float> memory(2 * Sums::floats(rows, call.stride));
   const Sums all = Sums::at(memory.data(), rows, call.stride);
-  const Sums own = Sums::at(memory.data() + Sums::floats(rows, call.stride), rows, call.stride);
+  const Sums own = all.after(rows, call.stride);
   const auto add = [&](const Sums& sums) {
     simd::with_simd([&]() __attribute__((always_inline)) { merge(all, sums, rows, call.stride); });
   };
@@ -250,7 +310,7 @@ void run_job(const Call& call, const Job& job) {
   for (const Sums& sums : job.early) add(sums);
   for (int32_t span = job.span_first; span < job.span_last; ++span) {
     own.clear(rows, call.stride);
-    sum(call, job, span, q.data(), position, own);
+    sum_span(call, job, span, q.data(), position, own);
     add(own);
   }
   store_results(call, job, all);
@@ -259,13 +319,9 @@ void run_job(const Call& call, const Job& job) {
 // Longest first, so that threads finish together.
 void run_jobs(const Call& call, std::vector<Job>& jobs) {
   int64_t cost = 0;
-  for (Job& job : jobs) {
-    job.cost = int64_t{job.span_last - job.span_first} * kSpanKeys * (job.count() * call.group + 8) + 64;
-    cost += job.cost;
-  }
+  for (Job& job : jobs) cost += job.cost = attention::job_cost(call.plan, call.shape, job);
   std::stable_sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) { return a.cost > b.cost; });
-  // A short past is summed up sooner than other threads could be woken.
-  if (cost * call.shape.head_dim < 200'000)
+  if (cost < attention::kWorthThreads)
     for (const Job& job : jobs) run_job(call, job);
   else
     threads().parallel_for(static_cast<int64_t>(jobs.size()),
@@ -278,11 +334,12 @@ void attention_forward(const float* q, const KeyValueView& kv, const AttentionPl
                        float* out, float* lse) {
   if (plan.segments.empty()) return;
   assert(shape.head_dim > 0 && shape.head_dim <= attention::kMaxHead && shape.heads % shape.kv_heads == 0);
-  assert(kv.type == DType::kF32 || kv.type == DType::kF16);
+  if ([[maybe_unused]] const auto* cache = std::get_if<KeyValueCache>(&kv))
+    assert(cache->layout.kv_heads == shape.kv_heads && cache->layout.head_dim == shape.head_dim);
   const int stride = (shape.head_dim + 15) / 16 * 16;
   const Call call{q, kv, plan, shape, out, lse, shape.heads / shape.kv_heads, stride};
   std::vector<Job> jobs = attention::make_jobs(plan, shape);
-  attention::EarlyJobs before(call.group, stride, jobs);
+  attention::EarlyJobs before(plan, shape, stride, jobs);
   if (!before.jobs.empty()) run_jobs(call, before.jobs);
   run_jobs(call, jobs);
 }

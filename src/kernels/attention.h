@@ -2,19 +2,28 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <variant>
 
 #include "kernels/attention_plan.h"
-#include "tensor/dtype.h"
+#include "kernels/kv_layout.h"
 
 namespace thimble {
 
-// Stored keys and values, [slots, kv_heads * head_dim] each, in f32 or f16.
-struct KeyValueView {
-  DType type = DType::kF32;
+// Keys and values as a forward pass made them, [rows, kv_heads * head_dim]: a plan's slots are rows.
+struct KeyValueRows {
+  const float* keys = nullptr;
+  const float* values = nullptr;
+  int64_t stride = 0;  // from row to row
+};
+
+// Keys and values that are kept, as kernels/kv_store.h writes them.
+struct KeyValueCache {
+  KvLayout layout;
   const std::byte* keys = nullptr;
   const std::byte* values = nullptr;
-  int64_t row_stride = 0;  // elements from slot to slot
 };
+
+using KeyValueView = std::variant<KeyValueRows, KeyValueCache>;
 
 // Scaled dot-product attention of every query row to the keys that the plan shows it. Scores are never stored: softmax
 // runs along the keys (Dao et al. 2022, arXiv 2205.14135). q and out [plan.rows(), heads * head_dim]; lse, where
@@ -25,8 +34,5 @@ struct KeyValueView {
 // CpuLevel). head_dim up to 256.
 void attention_forward(const float* q, const KeyValueView& kv, const AttentionPlan& plan, const AttentionShape& shape,
                        float* out, float* lse);
-
-// Writes count rows of `width` floats to the given slots of a storage of f32 or f16 (rounding to nearest even).
-void store_keys(DType type, const float* rows, int64_t count, int64_t width, const int32_t* slots, std::byte* storage);
 
 }  // namespace thimble

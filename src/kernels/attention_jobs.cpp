@@ -1,8 +1,10 @@
 #include "kernels/attention_jobs.h"
 
+#include <limits>
 #include <utility>
 
 #include "core/thread_pool.h"
+#include "kernels/attention_few_rows.h"
 
 namespace thimble::attention {
 namespace {
@@ -45,23 +47,55 @@ std::vector<Job> make_jobs(const AttentionPlan& plan, const AttentionShape& shap
   return jobs;
 }
 
-EarlyJobs::EarlyJobs(int group, int stride, std::vector<Job>& whole) : group_(group), stride_(stride) {
+int64_t job_cost(const AttentionPlan& plan, const AttentionShape& shape, const Job& job) {
+  int32_t first = std::numeric_limits<int32_t>::max(), last = 0;
+  for (const Queries& q : job.queries) {
+    first = std::min(first, first_seen(plan, q.position()));
+    last = std::max(last, q.position() + q.count);
+  }
+  const int64_t keys = std::min(job.span_last * kSpanKeys, last) - std::max(job.span_first * kSpanKeys, first);
+  const int64_t rows = int64_t{job.count()} * (shape.heads / shape.kv_heads);
+  return std::max<int64_t>(keys, 0) * (rows + (rows <= kFewRows ? 1 : 8)) * shape.head_dim;
+}
+
+EarlyJobs::EarlyJobs(const AttentionPlan& plan, const AttentionShape& shape, int stride, std::vector<Job>& whole)
+    : group_(shape.heads / shape.kv_heads), stride_(stride) {
   share(whole);
-  if (const auto pool = static_cast<size_t>(threads().size()); pool > 1 && whole.size() + jobs.size() < 4 * pool)
-    for (Job& job : whole)
-      while (job.span_last - job.span_first > 1) take({&job});
+  spread(plan, shape, whole);
   memory_ = Scratch<float>(floats_);
   float* at = memory_.data();
   for (Taken& taken : taken_) {
-    const int64_t rows = int64_t{jobs[taken.index].count()} * group_;
-    jobs[taken.index].to = Sums::at(at, rows, stride_);
-    at += Sums::floats(rows, stride_);
-    int64_t row = 0;
-    for (Job* job : taken.from) {
-      job->early.push_back(jobs[taken.index].to.from_row(row, stride_));
-      row += int64_t{job->count()} * group_;
+    Job& early = jobs[taken.index];
+    const int64_t rows = int64_t{early.count()} * group_;
+    early.to = Sums::at(at, rows, stride_);
+    Sums sums = early.to;
+    for (int32_t span = early.span_first; span < early.span_last; ++span, sums = sums.after(rows, stride_)) {
+      int64_t row = 0;
+      for (Job* job : taken.from) {
+        job->early.push_back(sums.from_row(row, stride_));
+        row += int64_t{job->count()} * group_;
+      }
     }
+    at = sums.sum;
   }
+}
+
+void EarlyJobs::spread(const AttentionPlan& plan, const AttentionShape& shape, std::vector<Job>& whole) {
+  const auto pool = static_cast<size_t>(threads().size());
+  if (pool == 1 || whole.size() + jobs.size() >= 4 * pool) return;
+  int64_t cost = 0;
+  int32_t spans = 0;
+  for (const Job& job : whole) {
+    cost += job_cost(plan, shape, job);
+    spans += job.span_last - job.span_first;
+  }
+  if (cost < kWorthThreads) return;
+  // Several jobs a thread, so that none waits long for the last one; long ones otherwise, as each costs memory and has
+  // to wait for its first keys.
+  const int32_t taken = std::max(1, spans / static_cast<int32_t>(8 * pool));
+  for (Job& job : whole)
+    if (job.span_last - job.span_first > 1)
+      while (job.span_first < job.span_last) take({&job}, std::min(taken, job.span_last - job.span_first));
 }
 
 void EarlyJobs::share(std::vector<Job>& whole_jobs) {
@@ -95,20 +129,20 @@ void EarlyJobs::share(std::vector<Job>& whole_jobs) {
   }
   for (const Cluster& cluster : clusters)
     if (cluster.jobs.size() > 1)
-      while (cluster.jobs.front()->span_first < cluster.shared) take(cluster.jobs);
+      while (cluster.jobs.front()->span_first < cluster.shared) take(cluster.jobs, 1);
 }
 
-// The first span of these jobs, which have it in common.
-void EarlyJobs::take(const std::vector<Job*>& from) {
+// The first spans of these jobs, which have them in common.
+void EarlyJobs::take(const std::vector<Job*>& from, int32_t spans) {
   Job job;
   job.kv_head = from.front()->kv_head;
   job.span_first = from.front()->span_first;
-  job.span_last = job.span_first + 1;
+  job.span_last = job.span_first + spans;
   for (Job* one : from) {
     job.queries.push_back(one->queries.front());
-    ++one->span_first;
+    one->span_first += spans;
   }
-  floats_ += Sums::floats(int64_t{job.count()} * group_, stride_);
+  floats_ += static_cast<size_t>(spans) * Sums::floats(int64_t{job.count()} * group_, stride_);
   taken_.push_back({jobs.size(), from});
   jobs.push_back(std::move(job));
 }

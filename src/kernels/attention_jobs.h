@@ -37,6 +37,7 @@ struct Sums {
   static Sums at(float* memory, int64_t rows, int stride) {
     return {memory, memory + rows * stride, memory + rows * (stride + kTotalLanes)};
   }
+  Sums after(int64_t rows, int stride) const { return at(sum + floats(rows, stride), rows, stride); }  // follows in memory
   Sums from_row(int64_t row, int stride) const { return {sum + row * stride, total + row * kTotalLanes, top + row}; }
   void clear(int64_t rows, int stride) const {
     std::fill(sum, sum + rows * stride, 0.0f);
@@ -52,7 +53,7 @@ struct Job {
   int32_t span_first = 0;
   int32_t span_last = 0;    // one past
   std::vector<Sums> early;  // what other jobs have summed up of spans before span_first
-  Sums to;                  // where the sums of the job's only span go; unset where the job finishes its rows
+  Sums to;                  // where the spans' sums go, one after the other; unset where the job finishes its rows
   int64_t cost = 0;
 
   int32_t count() const {
@@ -67,16 +68,23 @@ inline int32_t first_seen(const AttentionPlan& plan, int32_t position) {
   return plan.window > 0 ? std::max(0, position - plan.window + 1) : 0;
 }
 
+// Multiplications that a job takes, but for a factor: reading a key costs about as much as a row that uses it, and
+// unpacking it for many rows as much as eight.
+int64_t job_cost(const AttentionPlan& plan, const AttentionShape& shape, const Job& job);
+
+// A short past is summed up sooner than other threads could be woken.
+inline constexpr int64_t kWorthThreads = 200'000;  // of job_cost
+
 // One job for every tile and key head, each doing all of its spans.
 std::vector<Job> make_jobs(const AttentionPlan& plan, const AttentionShape& shape);
 
 // Takes spans out of jobs into jobs of their own, which run before: spans that small segments share, so that their
 // keys are read and unpacked once for all of them (the system prompt and tools of many requests), and all spans where
-// there are few jobs and long pasts, so that threads can share them.
+// there are few jobs and long pasts, so that threads can share them, a few consecutive ones a job.
 class EarlyJobs {
  public:
   // stride: head_dim, rounded up to whole vectors. Holds the early jobs' sums: must outlive the jobs' run.
-  EarlyJobs(int group, int stride, std::vector<Job>& jobs);
+  EarlyJobs(const AttentionPlan& plan, const AttentionShape& shape, int stride, std::vector<Job>& jobs);
 
   std::vector<Job> jobs;
 
@@ -86,7 +94,8 @@ class EarlyJobs {
     std::vector<Job*> from;
   };
   void share(std::vector<Job>& whole);
-  void take(const std::vector<Job*>& from);
+  void spread(const AttentionPlan& plan, const AttentionShape& shape, std::vector<Job>& whole);
+  void take(const std::vector<Job*>& from, int32_t spans);
 
   int group_;
   int stride_;

@@ -32,12 +32,14 @@ struct Edges {
 };
 constexpr Edges kEdges;
 
-[[gnu::always_inline]] inline void soften_row(float* scores, int first, int last, float* top, float* total,
-                                              float* scale) {
+[[gnu::always_inline]] inline void soften_row(float* scores, int first, int last, const float* key_scales,
+                                              const float* value_scales, float* top, float* total, float* scale) {
   F32 s[kVectors];
   F32 largest = F32{} + *top;
   for (int v = 0; v < kVectors; ++v) {
-    s[v] = simd::load(scores + v * kLanes) + simd::load(kEdges.upper + kKeys - last + v * kLanes) +
+    s[v] = simd::load(scores + v * kLanes);
+    if (key_scales != nullptr) s[v] *= simd::load(key_scales + v * kLanes);
+    s[v] = s[v] + simd::load(kEdges.upper + kKeys - last + v * kLanes) +
            simd::load(kEdges.lower + kKeys - first + v * kLanes);
     largest = simd::max(largest, s[v]);
   }
@@ -45,8 +47,9 @@ constexpr Edges kEdges;
   F32 sum{};
   for (int v = 0; v < kVectors; ++v) {
     s[v] = simd::exp(s[v] - now);
-    simd::store(scores + v * kLanes, s[v]);
     sum += s[v];
+    if (value_scales != nullptr) s[v] *= simd::load(value_scales + v * kLanes);
+    simd::store(scores + v * kLanes, s[v]);
   }
   *scale = *top == now ? 1.0f : simd::exp(F32{} + (*top - now))[0];
   *top = now;
@@ -73,13 +76,17 @@ THIMBLE_SOFTEN_512 __attribute__((always_inline)) inline __m512 exp_512(__m512 x
   return _mm512_scalef_ps(p, n);
 }
 
-THIMBLE_SOFTEN_512 void soften_512(float* scores, int rows, const int* first, const int* last, float* top, float* total,
-                                   float* scale) {
+THIMBLE_SOFTEN_512 void soften_512(float* scores, int rows, const int* first, const int* last, const float* key_scales,
+                                   const float* value_scales, float* top, float* total, float* scale) {
   for (int r = 0; r < rows; ++r) {
     float* row = scores + r * kKeys;
     __m512 s[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) s[v] = _mm512_loadu_ps(row + 16 * v);
+    if (key_scales != nullptr) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) s[v] = _mm512_mul_ps(s[v], _mm512_loadu_ps(key_scales + 16 * v));
+    }
     if (first[r] > 0 || last[r] < kKeys) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
@@ -92,12 +99,14 @@ THIMBLE_SOFTEN_512 void soften_512(float* scores, int rows, const int* first, co
         _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(_mm512_max_ps(s[2], s[3]), before)));
     const __m512 now = _mm512_set1_ps(largest);
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      s[v] = exp_512(_mm512_sub_ps(s[v], now));
-      _mm512_storeu_ps(row + 16 * v, s[v]);
-    }
+    for (int v = 0; v < kVectors; ++v) s[v] = exp_512(_mm512_sub_ps(s[v], now));
     const __m512 older = exp_512(_mm512_sub_ps(before, now));
     const __m512 sum = _mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3]));
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      if (value_scales != nullptr) s[v] = _mm512_mul_ps(s[v], _mm512_loadu_ps(value_scales + 16 * v));
+      _mm512_storeu_ps(row + 16 * v, s[v]);
+    }
     _mm512_storeu_ps(total + 16 * r, _mm512_fmadd_ps(_mm512_loadu_ps(total + 16 * r), older, sum));
     top[r] = largest;
     scale[r] = _mm512_cvtss_f32(older);
@@ -107,13 +116,16 @@ THIMBLE_SOFTEN_512 void soften_512(float* scores, int rows, const int* first, co
 
 }  // namespace
 
-void soften(float* scores, int rows, const int* first, const int* last, float* top, float* total, float* scale) {
+void soften(float* scores, int rows, const int* first, const int* last, const float* key_scales,
+            const float* value_scales, float* top, float* total, float* scale) {
 #if defined(__x86_64__)
-  if (cpu_level() >= CpuLevel::kAvx512) return soften_512(scores, rows, first, last, top, total, scale);
+  if (cpu_level() >= CpuLevel::kAvx512)
+    return soften_512(scores, rows, first, last, key_scales, value_scales, top, total, scale);
 #endif
   simd::with_simd([&]() __attribute__((always_inline)) {
     for (int r = 0; r < rows; ++r)
-      soften_row(scores + r * kKeys, first[r], last[r], top + r, total + r * kLanes, scale + r);
+      soften_row(scores + r * kKeys, first[r], last[r], key_scales, value_scales, top + r, total + r * kLanes,
+                 scale + r);
   });
 }
 

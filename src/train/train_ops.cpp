@@ -146,8 +146,7 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
   ValuePtr y = make(q->rows, q->cols);
   ValuePtr lse = make(q->rows, shape.heads);
-  const KeyValueView keys{DType::kF32, reinterpret_cast<const std::byte*>(k->ensure_values()),
-                          reinterpret_cast<const std::byte*>(v->ensure_values()), k->cols};
+  const KeyValueRows keys{k->ensure_values(), v->ensure_values(), k->cols};
   attention_forward(q->ensure_values(), keys, batch_->plan, shape, y->values.data(), lse->values.data());
   y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
   if (!records(*y)) return y;

@@ -64,27 +64,68 @@ TEST(Engine, AnswersTheSameAloneAndInCompany) {
   THIMBLE_REQUIRE_STORIES();
   const std::vector<std::string> texts = {"Once upon a time", "Once upon a time there was a dog", "Lily", "The big",
                                           "One day, Tom went to the park with his mom and saw a red ball. He"};
-  std::vector<std::vector<int32_t>> alone;
-  for (const std::string& text : texts) {
-    Engine e = engine();
-    alone.push_back(one(e, greedy(e, text, 40)).tokens);
-  }
-  for (const EngineOptions& options : {EngineOptions{.cache_tokens = 2048, .max_batch = 16, .chunk = 512},
-                                       EngineOptions{.cache_tokens = 2048, .max_batch = 3, .chunk = 5}}) {
-    for (const int thread_count : {1, 2}) {
-      set_threads(thread_count);
-      Engine e = engine(options);
-      for (const char* state : {"cold", "warm"}) {
-        std::vector<GenerateRequest> requests;
-        for (const std::string& text : texts) requests.push_back(greedy(e, text, 40));
-        const auto answers = e.run(std::move(requests));
-        for (size_t i = 0; i < texts.size(); ++i)
-          EXPECT_EQ(answers[i].tokens, alone[i])
-              << texts[i] << ", " << state << ", chunk " << options.chunk << ", " << thread_count << " threads";
+  for (const KvType type : {KvType::kF16, KvType::kBF16, KvType::kQ8}) {
+    std::vector<std::vector<int32_t>> alone;
+    for (const std::string& text : texts) {
+      Engine e = engine({.cache_tokens = 2048, .kv_type = type});
+      alone.push_back(one(e, greedy(e, text, 40)).tokens);
+    }
+    for (const EngineOptions& options :
+         {EngineOptions{.cache_tokens = 2048, .max_batch = 16, .chunk = 512, .kv_type = type},
+          EngineOptions{.cache_tokens = 2048, .max_batch = 3, .chunk = 5, .kv_type = type}}) {
+      for (const int thread_count : {1, 2}) {
+        set_threads(thread_count);
+        Engine e = engine(options);
+        for (const char* state : {"cold", "warm"}) {
+          std::vector<GenerateRequest> requests;
+          for (const std::string& text : texts) requests.push_back(greedy(e, text, 40));
+          const auto answers = e.run(std::move(requests));
+          for (size_t i = 0; i < texts.size(); ++i)
+            EXPECT_EQ(answers[i].tokens, alone[i]) << texts[i] << ", " << kv_type_name(type) << ", " << state
+                                                   << ", chunk " << options.chunk << ", " << thread_count << " threads";
+        }
       }
     }
   }
   set_threads(2);
+}
+
+// Keys and values that are kept in fewer bits must not say something else: logits of a whole text against f32.
+TEST(Engine, StoredKeysAndValuesCostLittleOfTheDistribution) {
+  THIMBLE_REQUIRE_STORIES();
+  const auto logits = [](KvType type) {
+    Engine e = engine({.cache_tokens = 512, .kv_type = type});
+    const auto tokens = e.tokenizer().encode(
+        "Once upon a time there was a little dog. His name was Max. Max liked to play in the park with Tom and Lily. "
+        "One day, Max saw a big red ball in the tree. He wanted to play with it, but it was too high.",
+        {.add_special = true});
+    std::vector<float> all;
+    const int vocab = e.model().model().config.vocab;
+    e.logits(tokens, 0, [&](int64_t, int64_t rows, const float* values) {
+      all.insert(all.end(), values, values + rows * vocab);
+    });
+    return std::pair(all, static_cast<size_t>(vocab));
+  };
+  const auto [exact, vocab] = logits(KvType::kF32);
+  const auto log_probs = [vocab](const float* row) {
+    double sum = 0;
+    const double top = *std::max_element(row, row + vocab);
+    for (size_t i = 0; i < vocab; ++i) sum += std::exp(row[i] - top);
+    std::vector<double> out(row, row + vocab);
+    for (double& x : out) x -= top + std::log(sum);
+    return out;
+  };
+  for (const auto& [type, bar] : {std::pair{KvType::kF16, 1e-6}, {KvType::kBF16, 1e-4}, {KvType::kQ8, 1e-3}}) {
+    const auto stored = logits(type).first;
+    double divergence = 0;
+    for (size_t at = 0; at < exact.size(); at += vocab) {
+      const auto p = log_probs(exact.data() + at), q = log_probs(stored.data() + at);
+      for (size_t i = 0; i < vocab; ++i) divergence += std::exp(p[i]) * (p[i] - q[i]);
+    }
+    divergence /= static_cast<double>(exact.size() / vocab);
+    EXPECT_LT(divergence, bar) << kv_type_name(type);
+    EXPECT_GT(divergence, 0) << kv_type_name(type) << ": is it used at all?";
+  }
 }
 
 TEST(Engine, CallsWhereACallIsAsLikelyAsTheThreshold) {

@@ -11,7 +11,7 @@ namespace thimble {
 namespace {
 
 KvCache small(int64_t capacity = 64) {
-  return KvCache({.layers = 1, .width = 2, .capacity = capacity, .type = DType::kF32});
+  return KvCache({.layers = 1, .kv_heads = 1, .head_dim = 2, .capacity = capacity, .type = KvType::kF32});
 }
 
 std::vector<int32_t> iota(int32_t first, int32_t count) {
@@ -61,6 +61,29 @@ TEST(KvCache, KnowsASequencesSlotsAfterAnotherCutItsNode) {
   std::vector<int32_t> slots = {-1};
   cache.slots(a, 20, slots);
   EXPECT_EQ(std::vector<int32_t>(slots.begin() + 1, slots.end()), before);
+}
+
+TEST(KvCache, GivesSequencesThatGrowSideBySideSlotsThatFollowEachOther) {
+  KvCache cache = small(4096);
+  std::vector<KvCache::Sequence> sequences;
+  for (int32_t s = 0; s < 8; ++s) {
+    sequences.push_back(cache.open(0, iota(100 * s, 30)));
+    ASSERT_TRUE(cache.append(sequences.back(), iota(100 * s, 30)));
+  }
+  for (int32_t i = 0; i < 200; ++i)
+    for (const auto s : sequences) ASSERT_TRUE(cache.append(s, iota(i, 1)));
+  for (const auto s : sequences) {
+    std::vector<AttentionSegment> segments;
+    cache.plan(s, 1, 0, segments);
+    EXPECT_LE(segments.back().ancestors.size(), 5u);  // 230 tokens
+  }
+}
+
+TEST(KvCache, TellsItsBytes) {
+  for (const auto& [type, bytes] : {std::pair{KvType::kF32, 4 * 64}, {KvType::kF16, 2 * 64}, {KvType::kQ8, 64 + 4}}) {
+    const KvCache cache({.layers = 5, .kv_heads = 3, .head_dim = 64, .capacity = 1000, .type = type});
+    EXPECT_EQ(cache.bytes(), 2u * 5 * 1024 * 3 * static_cast<size_t>(bytes)) << kv_type_name(type);
+  }
 }
 
 TEST(KvCache, NeverHandsOutTheLastTokenOfAPrompt) {

@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
+#include <functional>
 #include <vector>
 
 #include "core/cpu.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/kv_store.h"
 #include "tensor/half.h"
 
 namespace thimble {
@@ -23,38 +24,60 @@ std::vector<float> normals(int64_t count, uint64_t seed) {
   return values;
 }
 
-// Keys and values of `slots` slots, stored as `type`, and what they are after rounding.
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kBF16, KvType::kQ8};
+
+// What a head's elements are after they were stored.
+std::vector<float> rounded(KvType type, const float* x, int head_dim) {
+  std::vector<float> out(x, x + head_dim);
+  float largest = 0;
+  for (const float v : out) largest = std::max(largest, std::abs(v));
+  for (float& v : out) {
+    if (type == KvType::kF16) v = f16_to_f32(f32_to_f16(v));
+    if (type == KvType::kBF16) v = bf16_to_f32(f32_to_bf16(v));
+    if (type == KvType::kQ8) v = largest == 0 ? 0 : std::nearbyint(v * (127 / largest)) * (largest / 127);
+  }
+  return out;
+}
+
+// Random keys and values of `positions` positions, kept in slots that slot_of names, and what they are after rounding.
 struct Storage {
-  DType type;
-  int64_t width;
-  std::vector<float> keys, values;
+  KvLayout layout;
+  std::vector<float> keys, values;  // [positions][width]
   std::vector<std::byte> key_bytes, value_bytes;
 
-  Storage(DType type, int64_t slots, int64_t width) : type(type), width(width) {
-    keys = normals(slots * width, 1);
-    values = normals(slots * width, 2);
-    std::vector<int32_t> order(static_cast<size_t>(slots));
-    std::iota(order.begin(), order.end(), 0);
-    const auto bytes = static_cast<size_t>(slots * width) * (type == DType::kF16 ? 2 : 4);
-    key_bytes.resize(bytes);
-    value_bytes.resize(bytes);
-    store_keys(type, keys.data(), slots, width, order.data(), key_bytes.data());
-    store_keys(type, values.data(), slots, width, order.data(), value_bytes.data());
-    if (type == DType::kF16)
-      for (auto* list : {&keys, &values})
-        for (float& v : *list) v = f16_to_f32(f32_to_f16(v));
+  Storage(KvType type, int64_t positions, const AttentionShape& shape,
+          const std::function<int32_t(int32_t)>& slot_of = [](int32_t p) { return p; }, int64_t slots = 0)
+      : layout{type, shape.kv_heads, shape.head_dim} {
+    const int64_t width = this->width();
+    keys = normals(positions * width, 1);
+    values = normals(positions * width, 2);
+    std::vector<int32_t> order;
+    for (int32_t p = 0; p < positions; ++p) order.push_back(slot_of(p));
+    const size_t bytes = layout.bytes(std::max(slots, positions));
+    key_bytes.resize(bytes, std::byte{0xff});  // NaN, but of q8: nobody may use what was never stored
+    value_bytes.resize(bytes, std::byte{0xff});
+    store_keys(layout, keys.data(), positions, order.data(), key_bytes.data());
+    store_values(layout, values.data(), positions, order.data(), value_bytes.data());
+    for (auto* list : {&keys, &values})
+      for (size_t at = 0; at < list->size(); at += static_cast<size_t>(shape.head_dim)) {
+        const auto stored = rounded(type, list->data() + at, shape.head_dim);
+        std::copy(stored.begin(), stored.end(), list->begin() + static_cast<std::ptrdiff_t>(at));
+      }
   }
-  KeyValueView view() const { return {type, key_bytes.data(), value_bytes.data(), width}; }
+  int64_t width() const { return int64_t{layout.kv_heads} * layout.head_dim; }
+  KeyValueView view() const { return KeyValueCache{layout, key_bytes.data(), value_bytes.data()}; }
+  KeyValueView rows() const { return KeyValueRows{keys.data(), values.data(), width()}; }
 };
 
 struct Result {
   std::vector<float> out, lse;
 };
 
-Result run(const std::vector<float>& q, const Storage& kv, const AttentionPlan& plan, const AttentionShape& shape) {
+Result run(const std::vector<float>& q, const KeyValueView& kv, const AttentionPlan& plan,
+           const AttentionShape& shape) {
   Result result{std::vector<float>(static_cast<size_t>(plan.rows() * shape.heads * shape.head_dim), NAN),
                 std::vector<float>(static_cast<size_t>(plan.rows() * shape.heads), NAN)};
-  attention_forward(q.data(), kv.view(), plan, shape, result.out.data(), result.lse.data());
+  attention_forward(q.data(), kv, plan, shape, result.out.data(), result.lse.data());
   return result;
 }
 
@@ -78,7 +101,7 @@ void expect_reference(const Result& result, const std::vector<float>& q, const S
           double dot = 0;
           for (int64_t d = 0; d < dim; ++d)
             dot += static_cast<double>(q[static_cast<size_t>(head * dim + d)]) *
-                   kv.keys[static_cast<size_t>(slots[s] * kv.width + h / group * dim + d)];
+                   kv.keys[static_cast<size_t>(slots[s] * kv.width() + h / group * dim + d)];
           weights[s] = dot * shape.scale;
           top = std::max(top, weights[s]);
         }
@@ -87,7 +110,7 @@ void expect_reference(const Result& result, const std::vector<float>& q, const S
         for (int64_t d = 0; d < dim; ++d) {
           double sum = 0;
           for (size_t s = first; s < slots.size(); ++s)
-            sum += weights[s] * kv.values[static_cast<size_t>(slots[s] * kv.width + h / group * dim + d)];
+            sum += weights[s] * kv.values[static_cast<size_t>(slots[s] * kv.width() + h / group * dim + d)];
           ASSERT_NEAR(result.out[static_cast<size_t>(head * dim + d)], sum / total, 2e-5)
               << what << " row " << segment.query_first + i << " head " << h << " element " << d;
         }
@@ -118,22 +141,27 @@ class AttentionTest : public ::testing::Test {
   void TearDown() override { force_cpu(cpu_detected()); }
 };
 
+std::string described(const AttentionShape& shape, KvType type, int window) {
+  return std::string(cpu_level_name(cpu_level())) + " " + std::string(kv_type_name(type)) + " heads " +
+         std::to_string(shape.heads) + "/" + std::to_string(shape.kv_heads) + " x " + std::to_string(shape.head_dim) +
+         " window " + std::to_string(window);
+}
+
 TEST_F(AttentionTest, MatchesReferenceForTreesWindowsAndShapes) {
   for (const CpuLevel level : cpu_levels()) {
     force_cpu(level);
     for (const auto& [heads, kv_heads, head_dim] :
-         {std::array{9, 3, 64}, {4, 4, 8}, {2, 1, 40}, {8, 2, 128}, {2, 2, 256}, {3, 1, 16}, {5, 1, 6}}) {
+         {std::array{9, 3, 64}, {4, 4, 8}, {2, 1, 40}, {8, 2, 128}, {2, 2, 256}, {3, 1, 16}, {5, 1, 6}, {7, 1, 80}}) {
       for (const int window : {0, 50}) {
-        for (const DType type : {DType::kF32, DType::kF16}) {
+        for (const KvType type : kTypes) {
           AttentionPlan plan = tree_plan();
           plan.window = window;
           const AttentionShape shape = shape_of(heads, kv_heads, head_dim);
-          const Storage kv(type, 530, int64_t{kv_heads} * head_dim);
+          const Storage kv(type, 530, shape);
           const std::vector<float> q = normals(plan.rows() * heads * head_dim, 3);
-          expect_reference(run(q, kv, plan, shape), q, kv, plan, shape,
-                           std::string(cpu_level_name(level)) + " " + std::string(dtype_info(type).name) + " heads " +
-                               std::to_string(heads) + "/" + std::to_string(kv_heads) + " x " +
-                               std::to_string(head_dim) + " window " + std::to_string(window));
+          expect_reference(run(q, kv.view(), plan, shape), q, kv, plan, shape, described(shape, type, window));
+          if (type == KvType::kF32)
+            expect_reference(run(q, kv.rows(), plan, shape), q, kv, plan, shape, described(shape, type, window));
         }
       }
     }
@@ -143,11 +171,13 @@ TEST_F(AttentionTest, MatchesReferenceForTreesWindowsAndShapes) {
 TEST_F(AttentionTest, MatchesReferenceWhenThreadsShareALongPast) {
   for (const CpuLevel level : cpu_levels()) {
     force_cpu(level);
-    const AttentionShape shape = shape_of(3, 1, 64);
-    const Storage kv(DType::kF16, 1501, 64);
-    const std::vector<float> q = normals(3 * 64, 3);
-    const AttentionPlan plan{{{0, 1, 1500, 1500, {{0, 700}, {700, 800}}}}, 0};
-    expect_reference(run(q, kv, plan, shape), q, kv, plan, shape, std::string(cpu_level_name(level)));
+    for (const KvType type : kTypes) {
+      const AttentionShape shape = shape_of(3, 1, 64);
+      const Storage kv(type, 6001, shape);
+      const std::vector<float> q = normals(3 * 64, 3);
+      const AttentionPlan plan{{{0, 1, 6000, 6000, {{0, 700}, {700, 5300}}}}, 0};
+      expect_reference(run(q, kv.view(), plan, shape), q, kv, plan, shape, described(shape, type, 0));
+    }
   }
 }
 
@@ -156,49 +186,68 @@ TEST_F(AttentionTest, MatchesReferenceWhenThreadsShareALongPast) {
 TEST_F(AttentionTest, RowsAreBitIdenticalWhateverTheChunksSlotsAndThreads) {
   const int pool = threads().size();
   const int32_t length = 700;
-  const AttentionShape shape = shape_of(6, 2, 64);
-  const int64_t width = 128, row = int64_t{shape.heads} * shape.head_dim;
-  const std::vector<float> q = normals(length * row, 3);
+  const auto slot_of = [](int32_t position) { return position < 333 ? position + 900 : position - 300; };
   for (const CpuLevel level : cpu_levels()) {
     force_cpu(level);
-    for (const int window : {0, 300}) {
-      const Storage kv(DType::kF16, length, width);
-      const AttentionPlan whole{{{0, length, 0, 0, {}}}, window};
-      const Result expected = run(q, kv, whole, shape);
-
-      // The same keys in another place, cut in two.
-      Storage moved = kv;
-      moved.key_bytes.resize(kv.key_bytes.size() * 2);
-      moved.value_bytes.resize(kv.value_bytes.size() * 2);
-      const auto slot_of = [&](int32_t position) { return position < 333 ? position + 900 : position - 300; };
-      for (int32_t p = 0; p < length; ++p) {
-        const auto bytes = static_cast<size_t>(width) * 2;
-        std::memcpy(moved.key_bytes.data() + static_cast<size_t>(slot_of(p)) * bytes,
-                    kv.key_bytes.data() + static_cast<size_t>(p) * bytes, bytes);
-        std::memcpy(moved.value_bytes.data() + static_cast<size_t>(slot_of(p)) * bytes,
-                    kv.value_bytes.data() + static_cast<size_t>(p) * bytes, bytes);
-      }
-      for (const int count : {1, 3}) {
-        set_threads(count);
-        for (const int32_t chunk : {1, 7, 64, 333, 700}) {
-          for (int32_t first = 0; first < length; first += chunk) {
-            if (chunk < 64 && first % 150 > chunk && first < 690) continue;  // a sample of the small ones
-            const int32_t rows = std::min(chunk, length - first);
-            if (first < 333 && first + rows > 333) continue;  // its own keys must follow each other
-            AttentionSegment segment{0, rows, slot_of(first), first, {}};
-            if (first > 0) segment.ancestors.push_back({900, std::min(first, 333)});
-            if (first > 333) segment.ancestors.push_back({33, first - 333});
-            const AttentionPlan plan{{segment}, window};
-            const std::vector<float> part(q.begin() + first * row, q.begin() + (first + rows) * row);
-            const Result result = run(part, moved, plan, shape);
-            ASSERT_EQ(
-                std::memcmp(result.out.data(), expected.out.data() + first * row, result.out.size() * sizeof(float)), 0)
-                << cpu_level_name(level) << " rows " << first << " + " << rows << " window " << window << " threads "
-                << count;
+    for (const auto& [shape, window] : {std::pair{shape_of(6, 2, 64), 0},
+                                        {shape_of(6, 2, 64), 300},
+                                        {shape_of(5, 1, 40), 0},
+                                        {shape_of(2, 2, 80), 0}}) {
+      const int64_t row = int64_t{shape.heads} * shape.head_dim;
+      const std::vector<float> q = normals(length * row, 3);
+      for (const KvType type : kTypes) {
+        const Storage kv(type, length, shape);
+        const AttentionPlan whole{{{0, length, 0, 0, {}}}, window};
+        const Result expected = run(q, kv.view(), whole, shape);
+        if (type == KvType::kF32) {
+          const Result rows = run(q, kv.rows(), whole, shape);
+          ASSERT_EQ(std::memcmp(rows.out.data(), expected.out.data(), rows.out.size() * sizeof(float)), 0)
+              << described(shape, type, window);
+        }
+        const Storage moved(type, length, shape, slot_of, 1240);  // the same keys in another place, cut in two
+        for (const int count : {1, 3}) {
+          set_threads(count);
+          for (const int32_t chunk : {1, 2, 7, 64, 333, 700}) {
+            for (int32_t first = 0; first < length; first += chunk) {
+              if (chunk < 64 && first % 150 > chunk && first < 690) continue;  // a sample of the small ones
+              const int32_t rows = std::min(chunk, length - first);
+              if (first < 333 && first + rows > 333) continue;  // its own keys must follow each other
+              AttentionSegment segment{0, rows, slot_of(first), first, {}};
+              if (first > 0) segment.ancestors.push_back({900, std::min(first, 333)});
+              if (first > 333) segment.ancestors.push_back({33, first - 333});
+              const AttentionPlan plan{{segment}, window};
+              const std::vector<float> part(q.begin() + first * row, q.begin() + (first + rows) * row);
+              const Result result = run(part, moved.view(), plan, shape);
+              ASSERT_EQ(std::memcmp(result.out.data(), expected.out.data() + first * row,
+                                    result.out.size() * sizeof(float)),
+                        0)
+                  << described(shape, type, window) << " rows " << first << " + " << rows << " threads " << count;
+            }
           }
         }
+        set_threads(pool);
       }
-      set_threads(pool);
+    }
+  }
+}
+
+// Keys of sequences that grow side by side may lie in single slots among each other.
+TEST_F(AttentionTest, RowsAreBitIdenticalWhereSlotsAreScattered) {
+  const AttentionShape shape = shape_of(6, 2, 64);
+  const int32_t length = 300;
+  const int64_t row = int64_t{shape.heads} * shape.head_dim;
+  const std::vector<float> q = normals(row, 3);
+  const auto slot_of = [](int32_t p) { return p * 7 % 601; };
+  for (const CpuLevel level : cpu_levels()) {
+    force_cpu(level);
+    for (const KvType type : kTypes) {
+      const Storage kv(type, length, shape), scattered(type, length, shape, slot_of, 601);
+      const Result expected = run(q, kv.view(), {{{0, 1, length - 1, length - 1, {{0, length - 1}}}}, 0}, shape);
+      AttentionPlan plan{{{0, 1, slot_of(length - 1), length - 1, {}}}, 0};
+      for (int32_t p = 0; p < length - 1; ++p) plan.segments.front().ancestors.push_back({slot_of(p), 1});
+      const Result result = run(q, scattered.view(), plan, shape);
+      EXPECT_EQ(std::memcmp(result.out.data(), expected.out.data(), result.out.size() * sizeof(float)), 0)
+          << described(shape, type, 0);
     }
   }
 }
@@ -209,8 +258,8 @@ TEST_F(AttentionTest, RowsThatShareAPrefixAreBitIdenticalToRowsAlone) {
   const int64_t row = int64_t{shape.heads} * shape.head_dim;
   for (const CpuLevel level : cpu_levels()) {
     force_cpu(level);
-    for (const int window : {0, 700}) {
-      const Storage kv(DType::kF16, 3000, 128);
+    for (const auto& [type, window] : {std::pair{KvType::kF16, 0}, {KvType::kF16, 700}, {KvType::kQ8, 0}}) {
+      const Storage kv(type, 3000, shape);
       AttentionPlan plan;
       plan.window = window;
       int32_t rows = 0;
@@ -228,32 +277,20 @@ TEST_F(AttentionTest, RowsThatShareAPrefixAreBitIdenticalToRowsAlone) {
       add(200, {{100, 600}}, 2720);  // too many rows to gain from sharing
       add(3, {}, 50);                // no past at all
       const std::vector<float> q = normals(rows * row, 3);
-      const Result together = run(q, kv, plan, shape);
-      expect_reference(together, q, kv, plan, shape, std::string(cpu_level_name(level)));
+      const Result together = run(q, kv.view(), plan, shape);
+      expect_reference(together, q, kv, plan, shape, described(shape, type, window));
       for (const AttentionSegment& segment : plan.segments) {
         AttentionSegment own = segment;
         own.query_first = 0;
         const std::vector<float> part(q.begin() + segment.query_first * row,
                                       q.begin() + (segment.query_first + segment.query_count) * row);
-        const Result alone = run(part, kv, {{own}, window}, shape);
+        const Result alone = run(part, kv.view(), {{own}, window}, shape);
         ASSERT_EQ(std::memcmp(alone.out.data(), together.out.data() + segment.query_first * row,
                               alone.out.size() * sizeof(float)),
                   0)
-            << cpu_level_name(level) << " segment at row " << segment.query_first << " window " << window;
+            << described(shape, type, window) << " segment at row " << segment.query_first;
       }
     }
-  }
-}
-
-TEST_F(AttentionTest, StoresKeysRoundedToNearestEven) {
-  const std::vector<float> rows = {1.0f, 1.00048828125f, -2.5f, 65504.0f, 1e-7f, 0.1f, 3.0f, 4.0f, 5.0f, 6.0f};
-  for (const CpuLevel level : cpu_levels()) {
-    force_cpu(level);
-    std::vector<uint16_t> stored(3 * 10, 0);
-    const int32_t slot = 2;
-    store_keys(DType::kF16, rows.data(), 1, 10, &slot, reinterpret_cast<std::byte*>(stored.data()));
-    for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(stored[20 + i], f32_to_f16(rows[i])) << cpu_level_name(level);
-    EXPECT_EQ(stored[19], 0);
   }
 }
 

@@ -185,8 +185,7 @@ void expect_attention(const Case& c, AttentionPlan plan, const AttentionShape& s
     first += s.query_count;
   }
   const int64_t rows = plan.rows();
-  const KeyValueView kv{DType::kF32, reinterpret_cast<const std::byte*>(c.data("k")),
-                        reinterpret_cast<const std::byte*>(c.data("v")), shape.kv_heads * shape.head_dim};
+  const KeyValueRows kv{c.data("k"), c.data("v"), shape.kv_heads * shape.head_dim};
   each([&](GemmPrecision precision) {
     Floats out = c.like("out"), lse = c.like("lse"), dq = c.like("dq"), dk = c.like("dk"), dv = c.like("dv");
     attention_forward(c.data("q"), kv, plan, shape, out.data(), lse.data());
