@@ -94,7 +94,7 @@ TEST(Engine, AnswersTheSameAloneAndInCompany) {
 TEST(Engine, StoredKeysAndValuesCostLittleOfTheDistribution) {
   THIMBLE_REQUIRE_STORIES();
   const auto logits = [](KvType type) {
-    Engine e = engine({.cache_tokens = 512, .kv_type = type});
+    Engine e = engine({.cache_tokens = 512, .kv_type = type}, MatmulPrecision::kF32);
     const auto tokens = e.tokenizer().encode(
         "Once upon a time there was a little dog. His name was Max. Max liked to play in the park with Tom and Lily. "
         "One day, Max saw a big red ball in the tree. He wanted to play with it, but it was too high.",
@@ -115,7 +115,7 @@ TEST(Engine, StoredKeysAndValuesCostLittleOfTheDistribution) {
     for (double& x : out) x -= top + std::log(sum);
     return out;
   };
-  for (const auto& [type, bar] : {std::pair{KvType::kF16, 1e-6}, {KvType::kBF16, 1e-4}, {KvType::kQ8, 1e-3}}) {
+  for (const auto& [type, bar] : {std::pair{KvType::kF16, 1e-6}, {KvType::kBF16, 1e-4}, {KvType::kQ8, 2e-3}}) {
     const auto stored = logits(type).first;
     double divergence = 0;
     for (size_t at = 0; at < exact.size(); at += vocab) {

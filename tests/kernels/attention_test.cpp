@@ -81,14 +81,16 @@ Result run(const std::vector<float>& q, const KeyValueView& kv, const AttentionP
   return result;
 }
 
-void expect_reference(const Result& result, const std::vector<float>& q, const Storage& kv, const AttentionPlan& plan,
-                      const AttentionShape& shape, const std::string& what) {
+// By the definition, in double precision.
+Result reference(const std::vector<float>& q, const Storage& kv, const AttentionPlan& plan,
+                 const AttentionShape& shape) {
+  Result result{std::vector<float>(q.size()), std::vector<float>(static_cast<size_t>(plan.rows() * shape.heads))};
   const int64_t dim = shape.head_dim, group = shape.heads / shape.kv_heads;
   for (const AttentionSegment& segment : plan.segments) {
     std::vector<int32_t> slots;
     for (const KeyRange& range : segment.ancestors)
       for (int32_t i = 0; i < range.count; ++i) slots.push_back(range.first + i);
-    ASSERT_EQ(static_cast<int32_t>(slots.size()), segment.position);
+    EXPECT_EQ(static_cast<int32_t>(slots.size()), segment.position);
     for (int32_t i = 0; i < segment.query_count; ++i) {
       slots.push_back(segment.key_first + i);
       const size_t first =
@@ -106,17 +108,22 @@ void expect_reference(const Result& result, const std::vector<float>& q, const S
           top = std::max(top, weights[s]);
         }
         for (size_t s = first; s < slots.size(); ++s) total += weights[s] = std::exp(weights[s] - top);
-        ASSERT_NEAR(result.lse[static_cast<size_t>(head)], top + std::log(total), 1e-4) << what;
+        result.lse[static_cast<size_t>(head)] = static_cast<float>(top + std::log(total));
         for (int64_t d = 0; d < dim; ++d) {
           double sum = 0;
           for (size_t s = first; s < slots.size(); ++s)
             sum += weights[s] * kv.values[static_cast<size_t>(slots[s] * kv.width() + h / group * dim + d)];
-          ASSERT_NEAR(result.out[static_cast<size_t>(head * dim + d)], sum / total, 2e-5)
-              << what << " row " << segment.query_first + i << " head " << h << " element " << d;
+          result.out[static_cast<size_t>(head * dim + d)] = static_cast<float>(sum / total);
         }
       }
     }
   }
+  return result;
+}
+
+void expect_near(const Result& result, const Result& expected, const std::string& what) {
+  for (size_t i = 0; i < expected.lse.size(); ++i) ASSERT_NEAR(result.lse[i], expected.lse[i], 1e-4) << what << " " << i;
+  for (size_t i = 0; i < expected.out.size(); ++i) ASSERT_NEAR(result.out[i], expected.out[i], 2e-5) << what << " " << i;
 }
 
 AttentionShape shape_of(int heads, int kv_heads, int head_dim) {
@@ -148,20 +155,20 @@ std::string described(const AttentionShape& shape, KvType type, int window) {
 }
 
 TEST_F(AttentionTest, MatchesReferenceForTreesWindowsAndShapes) {
-  for (const CpuLevel level : cpu_levels()) {
-    force_cpu(level);
-    for (const auto& [heads, kv_heads, head_dim] :
-         {std::array{9, 3, 64}, {4, 4, 8}, {2, 1, 40}, {8, 2, 128}, {2, 2, 256}, {3, 1, 16}, {5, 1, 6}, {7, 1, 80}}) {
-      for (const int window : {0, 50}) {
-        for (const KvType type : kTypes) {
-          AttentionPlan plan = tree_plan();
-          plan.window = window;
-          const AttentionShape shape = shape_of(heads, kv_heads, head_dim);
-          const Storage kv(type, 530, shape);
-          const std::vector<float> q = normals(plan.rows() * heads * head_dim, 3);
-          expect_reference(run(q, kv.view(), plan, shape), q, kv, plan, shape, described(shape, type, window));
-          if (type == KvType::kF32)
-            expect_reference(run(q, kv.rows(), plan, shape), q, kv, plan, shape, described(shape, type, window));
+  for (const auto& [heads, kv_heads, head_dim] :
+       {std::array{9, 3, 64}, {4, 4, 8}, {2, 1, 40}, {8, 2, 128}, {2, 2, 256}, {3, 1, 16}, {5, 1, 6}, {7, 1, 80}}) {
+    for (const int window : {0, 50}) {
+      for (const KvType type : kTypes) {
+        AttentionPlan plan = tree_plan();
+        plan.window = window;
+        const AttentionShape shape = shape_of(heads, kv_heads, head_dim);
+        const Storage kv(type, 530, shape);
+        const std::vector<float> q = normals(plan.rows() * heads * head_dim, 3);
+        const Result expected = reference(q, kv, plan, shape);
+        for (const CpuLevel level : cpu_levels()) {
+          force_cpu(level);
+          expect_near(run(q, kv.view(), plan, shape), expected, described(shape, type, window));
+          if (type == KvType::kF32) expect_near(run(q, kv.rows(), plan, shape), expected, "rows");
         }
       }
     }
@@ -169,14 +176,15 @@ TEST_F(AttentionTest, MatchesReferenceForTreesWindowsAndShapes) {
 }
 
 TEST_F(AttentionTest, MatchesReferenceWhenThreadsShareALongPast) {
-  for (const CpuLevel level : cpu_levels()) {
-    force_cpu(level);
-    for (const KvType type : kTypes) {
-      const AttentionShape shape = shape_of(3, 1, 64);
-      const Storage kv(type, 6001, shape);
-      const std::vector<float> q = normals(3 * 64, 3);
-      const AttentionPlan plan{{{0, 1, 6000, 6000, {{0, 700}, {700, 5300}}}}, 0};
-      expect_reference(run(q, kv.view(), plan, shape), q, kv, plan, shape, described(shape, type, 0));
+  for (const KvType type : kTypes) {
+    const AttentionShape shape = shape_of(3, 1, 64);
+    const Storage kv(type, 6001, shape);
+    const std::vector<float> q = normals(3 * 64, 3);
+    const AttentionPlan plan{{{0, 1, 6000, 6000, {{0, 700}, {700, 5300}}}}, 0};
+    const Result expected = reference(q, kv, plan, shape);
+    for (const CpuLevel level : cpu_levels()) {
+      force_cpu(level);
+      expect_near(run(q, kv.view(), plan, shape), expected, described(shape, type, 0));
     }
   }
 }
@@ -206,6 +214,7 @@ TEST_F(AttentionTest, RowsAreBitIdenticalWhateverTheChunksSlotsAndThreads) {
         }
         const Storage moved(type, length, shape, slot_of, 1240);  // the same keys in another place, cut in two
         for (const int count : {1, 3}) {
+          if (count > 1 && shape.head_dim != 64) continue;
           set_threads(count);
           for (const int32_t chunk : {1, 2, 7, 64, 333, 700}) {
             for (int32_t first = 0; first < length; first += chunk) {
@@ -278,7 +287,7 @@ TEST_F(AttentionTest, RowsThatShareAPrefixAreBitIdenticalToRowsAlone) {
       add(3, {}, 50);                // no past at all
       const std::vector<float> q = normals(rows * row, 3);
       const Result together = run(q, kv.view(), plan, shape);
-      expect_reference(together, q, kv, plan, shape, described(shape, type, window));
+      expect_near(together, reference(q, kv, plan, shape), described(shape, type, window));
       for (const AttentionSegment& segment : plan.segments) {
         AttentionSegment own = segment;
         own.query_first = 0;
