@@ -11,6 +11,7 @@
 #include "kernels/attention_block.h"
 #include "kernels/attention_few_rows.h"
 #include "kernels/attention_jobs.h"
+#include "kernels/rotate_heads.h"
 #include "kernels/scratch.h"
 #include "kernels/simd.h"
 
@@ -263,11 +264,15 @@ void sum_span(const Call& call, const Job& job, int32_t span, const float* q, st
 
 void load_queries(const Call& call, const Job& job, float* q, int32_t* position) {
   const int head_dim = call.shape.head_dim;
+  const auto* cache = std::get_if<KeyValueCache>(&call.kv);
+  const bool rotate = cache != nullptr && cache->layout.rotates_keys();
   for (const Queries& queries : job.queries) {
     for (int32_t i = 0; i < queries.count; ++i) {
       const float* from =
           call.q + ((queries.row() + i) * call.shape.heads + int64_t{job.kv_head} * call.group) * head_dim;
-      for (int d = 0; d < call.group * head_dim; ++d) *q++ = from[d] * call.shape.scale;
+      for (int d = 0; d < call.group * head_dim; ++d) q[d] = from[d] * call.shape.scale;
+      if (rotate) rotate_heads(q, call.group, head_dim);
+      q += call.group * head_dim;
       *position++ = queries.position() + i;
     }
   }

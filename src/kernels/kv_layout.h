@@ -31,6 +31,8 @@ struct KvLayout {
   int kv_heads = 0;
   int head_dim = 0;
 
+  // Keys of 8 bits are stored turned, and meet queries that are: kernels/rotate_heads.h.
+  bool rotates_keys() const { return type == KvType::kQ8; }
   int padded() const { return (head_dim + 15) / 16 * 16; }  // whole vectors
   int element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kQ8 ? 1 : 2; }
   int64_t scale_bytes() const { return type == KvType::kQ8 ? kKvSlots * int64_t{sizeof(float)} : 0; }

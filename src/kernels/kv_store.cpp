@@ -10,6 +10,8 @@
 #include "kernels/attention_block.h"
 #include "kernels/kv_cast.h"
 #include "kernels/kv_cast_avx512.h"
+#include "kernels/rotate_heads.h"
+#include "kernels/scratch.h"
 #include "kernels/simd.h"
 
 namespace thimble {
@@ -122,6 +124,12 @@ bool follow_each_other(const int32_t* slots, int64_t count) {
 void store_keys(const KvLayout& layout, const float* rows, int64_t count, const int32_t* slots, std::byte* keys) {
   assert(layout.head_dim <= attention::kMaxHead);
   const int64_t width = int64_t{layout.kv_heads} * layout.head_dim;
+  const Scratch<float> rotated(layout.rotates_keys() ? static_cast<size_t>(count * width) : 0);
+  if (layout.rotates_keys()) {
+    std::copy(rows, rows + count * width, rotated.data());
+    rotate_heads(rotated.data(), count * layout.kv_heads, layout.head_dim);
+    rows = rotated.data();
+  }
   KvNarrow* const narrow = kv_narrow(layout.type);
   [[maybe_unused]] const bool fast = cpu_level() >= CpuLevel::kAvx512;
   for (int64_t r = 0; r < count;) {

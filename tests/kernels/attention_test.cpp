@@ -12,6 +12,7 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/kv_store.h"
+#include "kernels/rotate_heads.h"
 #include "tensor/half.h"
 
 namespace thimble {
@@ -26,9 +27,10 @@ std::vector<float> normals(int64_t count, uint64_t seed) {
 
 constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kBF16, KvType::kQ8};
 
-// What a head's elements are after they were stored.
-std::vector<float> rounded(KvType type, const float* x, int head_dim) {
+// What a head's elements are after they were stored. Keys of 8 bits are rounded while they are turned.
+std::vector<float> rounded(KvType type, const float* x, int head_dim, bool key) {
   std::vector<float> out(x, x + head_dim);
+  if (key && type == KvType::kQ8) rotate_heads(out.data(), 1, head_dim);
   float largest = 0;
   for (const float v : out) largest = std::max(largest, std::abs(v));
   for (float& v : out) {
@@ -36,6 +38,7 @@ std::vector<float> rounded(KvType type, const float* x, int head_dim) {
     if (type == KvType::kBF16) v = bf16_to_f32(f32_to_bf16(v));
     if (type == KvType::kQ8) v = largest == 0 ? 0 : std::nearbyint(v * (127 / largest)) * (largest / 127);
   }
+  if (key && type == KvType::kQ8) rotate_heads(out.data(), 1, head_dim);
   return out;
 }
 
@@ -60,7 +63,7 @@ struct Storage {
     store_values(layout, values.data(), positions, order.data(), value_bytes.data());
     for (auto* list : {&keys, &values})
       for (size_t at = 0; at < list->size(); at += static_cast<size_t>(shape.head_dim)) {
-        const auto stored = rounded(type, list->data() + at, shape.head_dim);
+        const auto stored = rounded(type, list->data() + at, shape.head_dim, list == &keys);
         std::copy(stored.begin(), stored.end(), list->begin() + static_cast<std::ptrdiff_t>(at));
       }
   }

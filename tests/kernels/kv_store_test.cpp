@@ -10,6 +10,7 @@
 
 #include "core/cpu.h"
 #include "core/random.h"
+#include "kernels/rotate_heads.h"
 #include "tensor/half.h"
 
 namespace thimble {
@@ -83,12 +84,21 @@ TEST_F(KvStoreTest, ScalesEveryHeadOfEveryToken) {
   std::vector<int32_t> slots(20);
   std::iota(slots.begin(), slots.end(), 0);
   store_keys(layout, rows.data(), 20, slots.data(), storage.keys.data());
+  store_values(layout, rows.data(), 20, slots.data(), storage.values.data());
   for (int32_t s = 0; s < 20; ++s)
     for (int h = 0; h < 2; ++h) {
       const float* head = rows.data() + s * 80 + h * 40;
-      float largest = 0;
-      for (int d = 0; d < 40; ++d) largest = std::max(largest, std::abs(head[d]));
-      for (int d = 0; d < 40; ++d) EXPECT_NEAR(storage.key(s, h, d), head[d], largest / 253) << s << " " << h << " " << d;
+      std::vector<float> turned(head, head + 40);
+      rotate_heads(turned.data(), 1, 40);
+      float largest = 0, largest_turned = 0;
+      for (size_t d = 0; d < 40; ++d) {
+        largest = std::max(largest, std::abs(head[d]));
+        largest_turned = std::max(largest_turned, std::abs(turned[d]));
+      }
+      for (int d = 0; d < 40; ++d) {
+        EXPECT_NEAR(storage.value(s, h, d), head[d], largest / 253) << s << " " << h << " " << d;
+        EXPECT_NEAR(storage.key(s, h, d), turned[static_cast<size_t>(d)], largest_turned / 253) << s << " " << h;
+      }
     }
 }
 
