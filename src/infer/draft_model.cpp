@@ -27,9 +27,10 @@ void check_same_tokens(const Tokenizer& ours, const Tokenizer& theirs) {
 DraftModel::DraftModel(std::shared_ptr<const PreparedModel> model, const Tokenizer& tokenizer, int64_t cache_tokens)
     : model_(std::move(model)),
       cache_({.layers = model_->model().config.layers,
-              .width = model_->model().config.kv_heads * model_->model().config.head_dim,
+              .kv_heads = model_->model().config.kv_heads,
+              .head_dim = model_->model().config.head_dim,
               .capacity = cache_tokens,
-              .type = DType::kF16}) {
+              .type = KvType::kF16}) {
   check_same_tokens(Tokenizer::from(model_->model().vocabulary), tokenizer);
 }
 
