@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <csignal>
+#include <future>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -14,8 +15,10 @@ namespace thimble {
 Session open_session(const ModelOptions& options, int batch) {
   const auto path = resolve_model(options.model);
   auto model = load_model(path);
-  auto prepared = std::make_shared<PreparedModel>(
-      model, options.precision == "f32" ? MatmulPrecision::kF32 : MatmulPrecision::kFast);
+  // Made by one thread, beside the packing of the weights by all of them.
+  auto tokenizer = std::async(std::launch::async, [&model] { return Tokenizer::from(model->vocabulary); });
+  auto prepared =
+      PreparedModel::taking(model, options.precision == "f32" ? MatmulPrecision::kF32 : MatmulPrecision::kFast);
   Session session;
   if (!options.adapter.empty()) {
     const LoraAdapter adapter = read_adapter(options.adapter);
@@ -34,9 +37,9 @@ Session open_session(const ModelOptions& options, int batch) {
   engine.max_batch = batch;
   engine.speculate = options.speculate;
   if (!options.draft.empty())
-    engine.draft = std::make_shared<PreparedModel>(load_model(resolve_model(options.draft)), prepared->precision());
+    engine.draft = PreparedModel::taking(load_model(resolve_model(options.draft)), prepared->precision());
   if (!options.kv_type.empty()) engine.kv_type = kv_type_from_name(options.kv_type);
-  session.engine = std::make_unique<Engine>(prepared, Tokenizer::from(model->vocabulary), engine);
+  session.engine = std::make_unique<Engine>(prepared, tokenizer.get(), engine);
   return session;
 }
 

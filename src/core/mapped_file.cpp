@@ -8,11 +8,48 @@
 
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "core/error.h"
 
 namespace thimble {
+namespace {
+
+// What is mapped now. Letting go of memory that is no file's would lose what it holds.
+class Mappings {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    const std::scoped_lock lock(mutex_);
+    all_.push_back(bytes);
+  }
+  void remove(const std::byte* data) {
+    const std::scoped_lock lock(mutex_);
+    std::erase_if(all_, [&](const auto& bytes) { return bytes.data() == data; });
+  }
+  void let_go(std::span<const std::byte> bytes) {
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    const auto first = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+    const auto last = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+    if (first >= last) return;
+    const std::scoped_lock lock(mutex_);  // nobody unmaps meanwhile
+    for (const auto& file : all_)
+      if (bytes.data() >= file.data() && bytes.data() + bytes.size() <= file.data() + file.size())
+        ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::span<const std::byte>> all_;
+};
+
+Mappings& mappings() {
+  static auto& all = *new Mappings;  // never destroyed: files may be unmapped when statics are
+  return all;
+}
+
+}  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -30,6 +67,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
     if (mapped == MAP_FAILED)
       throw Error(fmt::format("{}: can't be mapped into memory ({})", path.string(), std::strerror(reason)));
     data_ = static_cast<const std::byte*>(mapped);
+    mappings().add(this->bytes());
   } else {
     ::close(fd);
   }
@@ -45,7 +83,11 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  mappings().remove(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
+
+void let_go_of_mapped(std::span<const std::byte> bytes) { mappings().let_go(bytes); }
 
 }  // namespace thimble

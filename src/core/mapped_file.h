@@ -22,4 +22,8 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Gives the memory of these bytes back where they lie in a mapped file: they are read from the file again when they are
+// next looked at. Does nothing for other memory. Any thread may call it.
+void let_go_of_mapped(std::span<const std::byte> bytes);
+
 }  // namespace thimble

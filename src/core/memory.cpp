@@ -36,6 +36,13 @@ size_t available_memory() {
   return available;
 }
 
+size_t resident_memory() {
+  std::ifstream in("/proc/self/statm");
+  size_t total = 0, resident = 0;
+  in >> total >> resident;
+  return resident * static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+}
+
 size_t peak_memory() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);

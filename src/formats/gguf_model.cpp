@@ -126,6 +126,12 @@ std::vector<T> parallel_list(const GgufFile& file, const char* key, size_t token
   return *list;
 }
 
+// A list of strings out of the file; empty where there is none.
+std::vector<std::string> take_strings(GgufFile& file, std::string_view key) {
+  const auto* list = file.strings(key);
+  return list == nullptr ? std::vector<std::string>() : std::move(const_cast<std::vector<std::string>&>(*list));
+}
+
 }  // namespace
 
 ModelConfig gguf_config(const GgufFile& file) {
@@ -176,12 +182,12 @@ ModelConfig gguf_config(const GgufFile& file) {
   return c;
 }
 
-Vocabulary gguf_vocabulary(const GgufFile& file) {
+Vocabulary gguf_vocabulary(GgufFile file) {
   Vocabulary v;
   v.model = file.string("tokenizer.ggml.model").value_or("");
   v.pre = file.string("tokenizer.ggml.pre").value_or("");
-  if (const auto* tokens = file.strings("tokenizer.ggml.tokens")) v.tokens = *tokens;
-  if (const auto* merges = file.strings("tokenizer.ggml.merges")) v.merges = *merges;
+  v.tokens = take_strings(file, "tokenizer.ggml.tokens");
+  v.merges = take_strings(file, "tokenizer.ggml.merges");
   v.scores = parallel_list<float>(file, "tokenizer.ggml.scores", v.tokens.size());
   v.types = parallel_list<int32_t>(file, "tokenizer.ggml.token_type", v.tokens.size());
   v.bos = token_id(file, "tokenizer.ggml.bos_token_id", v.tokens.size());
@@ -211,10 +217,10 @@ std::map<std::string, Tensor> gguf_tensors(const GgufFile& file, std::shared_ptr
   struct Permuted {
     Tensor* tensor;
     int heads;
-    size_t row_bytes, offset;
+    size_t row_bytes;
+    std::shared_ptr<ByteBuffer> copy;  // one each: who has no more use for one lets it go
   };
   std::vector<Permuted> permuted;
-  size_t total = 0;
   for (const GgufTensor& t : file.tensors) {
     Tensor tensor{t.type, t.shape, t.data, owner};
     if (t.name == "rope_freqs.weight") {
@@ -240,17 +246,16 @@ std::map<std::string, Tensor> gguf_tensors(const GgufFile& file, std::shared_ptr
     if (placed.shape[0] != int64_t{heads} * config.head_dim || (placed.shape.size() == 1 && is_quantized(placed.type)))
       throw Error(fmt::format("{}: tensor '{}' has {} rows where the metadata asks for {}; the file is damaged",
                               file.place, t.name, placed.shape[0], int64_t{heads} * config.head_dim));
-    permuted.push_back({&placed, heads, placed.bytes() / static_cast<size_t>(placed.shape[0]), total});
-    total += (placed.bytes() + 63) / 64 * 64;
+    permuted.push_back({&placed, heads, placed.bytes() / static_cast<size_t>(placed.shape[0]),
+                        std::make_shared<ByteBuffer>(placed.bytes())});
   }
-  const auto buffer = std::make_shared<ByteBuffer>(total);
   threads().parallel_for(static_cast<int64_t>(permuted.size()), [&](int64_t i, int) {
     const Permuted& p = permuted[static_cast<size_t>(i)];
-    rows_from_gguf(p.tensor->data, buffer->data() + p.offset, p.heads, config.head_dim, p.row_bytes);
+    rows_from_gguf(p.tensor->data, p.copy->data(), p.heads, config.head_dim, p.row_bytes);
   });
   for (const Permuted& p : permuted) {
-    p.tensor->data = buffer->data() + p.offset;
-    p.tensor->owner = buffer;
+    p.tensor->data = p.copy->data();
+    p.tensor->owner = p.copy;
   }
   return tensors;
 }

@@ -14,8 +14,9 @@ namespace thimble {
 // a hyper-parameter that is unknown or unsupported, or a missing one throws Error.
 ModelConfig gguf_config(const GgufFile& file);
 
-// The tokenizer.* metadata, unread but for their types and sizes. Files without a tokenizer give an empty one.
-Vocabulary gguf_vocabulary(const GgufFile& file);
+// The tokenizer.* metadata, unread but for their types and sizes. Files without a tokenizer give an empty one. By value:
+// who needs the file no more moves it here, and its long lists are not copied.
+Vocabulary gguf_vocabulary(GgufFile file);
 
 // The tensors under Hugging Face's names, query and key rows put back in order (copied; all else points into the
 // file, which `owner` keeps alive). rope_freqs.weight goes to config.rope_factors. Tensors that the family does not

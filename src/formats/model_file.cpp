@@ -76,13 +76,14 @@ std::string fingerprint(const std::map<std::string, Tensor>& tensors) {
 
 ModelFile open_gguf(const fs::path& path) {
   auto mapped = std::make_shared<MappedFile>(path);
-  const GgufFile gguf = parse_gguf(mapped->bytes(), path.string());
+  GgufFile gguf = parse_gguf(mapped->bytes(), path.string());
   ModelFile file;
   file.path = path;
   file.format = "gguf";
   file.config = gguf_config(gguf);
-  file.vocabulary = gguf_vocabulary(gguf);
   file.tensors = gguf_tensors(gguf, mapped, file.config);
+  file.vocabulary = gguf_vocabulary(std::move(gguf));
+  let_go_of_mapped(mapped->bytes());  // what was copied out of it is not needed there
   return file;
 }
 

@@ -22,9 +22,11 @@ struct KvCache::OpenSequence {
 
 KvCache::KvCache(const KvCacheOptions& options)
     : options_(options), layout_{options.type, options.kv_heads, options.head_dim} {
+  // A short text would otherwise take 2 MB for each layer's keys and again for its values.
+  constexpr int64_t kShortText = 512;
   for (int i = 0; i < options.layers; ++i) {
-    keys_.emplace_back(layout_.bytes(options.capacity));
-    values_.emplace_back(layout_.bytes(options.capacity));
+    keys_.emplace_back(layout_.bytes(options.capacity), layout_.bytes(kShortText));
+    values_.emplace_back(layout_.bytes(options.capacity), layout_.bytes(kShortText));
   }
   occupied_.resize(static_cast<size_t>(options.capacity));
 }

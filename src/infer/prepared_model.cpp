@@ -29,7 +29,7 @@ PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, floa
 
 }  // namespace
 
-PreparedModel::PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision)
+PreparedModel::PreparedModel(std::shared_ptr<const Model> model, Model* taken, MatmulPrecision precision)
     : model_(std::move(model)), precision_(precision) {
   size_t need = 0;
   for (const Linear& layer : model_->linears)
@@ -41,6 +41,10 @@ PreparedModel::PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision
   for (const Linear& layer : model_->linears) {
     weights_.push_back(PackedWeight::pack(layer.weight, precision));
     biases_.push_back(layer.bias.empty() ? Buffer<float>() : dequantize(layer.bias));
+    if (taken == nullptr) continue;
+    Tensor& stored = taken->linears[static_cast<size_t>(layer.index)].weight;
+    stored.data = nullptr;
+    stored.owner = nullptr;
   }
   for (const Param& param : model_->params)
     params_.push_back(param.value.shape.size() > 1 ? Buffer<float>() : dequantize(param.value));

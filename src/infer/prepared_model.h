@@ -23,7 +23,14 @@ class PreparedModel {
   };
 
   // Packs on all threads. Throws Error, with both numbers, where the packed weights don't fit into free memory.
-  explicit PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision = MatmulPrecision::kFast);
+  explicit PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision = MatmulPrecision::kFast)
+      : PreparedModel(std::move(model), nullptr, precision) {}
+  // The same for a model that nobody trains or merges: what it stores of a layer is let go once that is packed, so that
+  // weights never stand in memory twice. Shapes and tables stay.
+  static std::shared_ptr<PreparedModel> taking(const std::shared_ptr<Model>& model,
+                                               MatmulPrecision precision = MatmulPrecision::kFast) {
+    return std::shared_ptr<PreparedModel>(new PreparedModel(model, model.get(), precision));
+  }
 
   // Returns the adapter's number for requests: 1, 2, ... Throws Error where a module or shape doesn't fit.
   int add_adapter(const LoraAdapter& adapter);
@@ -41,6 +48,8 @@ class PreparedModel {
   size_t bytes() const;                                 // packed weights, parameters and adapters
 
  private:
+  PreparedModel(std::shared_ptr<const Model> model, Model* taken, MatmulPrecision precision);
+
   std::shared_ptr<const Model> model_;
   MatmulPrecision precision_;
   std::vector<PackedWeight> weights_;   // by Linear::index

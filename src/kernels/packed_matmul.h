@@ -23,7 +23,8 @@ enum class PackedKind : uint8_t { kF32, kF16, kBF16, kU8, kU4, kU4Min, kU5, kU5M
 class PackedWeight {
  public:
   PackedWeight() = default;
-  // weight [out, in], any DType; packs on the program's threads. The tensor's bytes are not needed afterwards.
+  // weight [out, in], any DType; packs on the program's threads. The tensor's bytes are not needed afterwards: pages of a
+  // mapped file are let go as they are packed.
   static PackedWeight pack(const Tensor& weight, MatmulPrecision precision = MatmulPrecision::kFast);
 
   int64_t out() const { return out_; }

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 #include "core/thread_pool.h"
 #include "kernels/packed_layout.h"
 #include "kernels/packed_matmul.h"
@@ -72,17 +74,6 @@ void read_group(DType type, const std::byte* row, int64_t g, int lane, int g_uni
   std::byte* const scale = unit + layout.scale + 2 * (g_unit * kLanes + lane);
   std::byte* const min = unit + layout.min + 2 * (g_unit * kLanes + lane);
   switch (type) {
-    case DType::kQ4_0: {
-      const auto& block = reinterpret_cast<const BlockQ4_0*>(row)[g];
-      nibbles(block.quants, codes);
-      return put16(scale, block.scale);
-    }
-    case DType::kQ4_1: {
-      const auto& block = reinterpret_cast<const BlockQ4_1*>(row)[g];
-      nibbles(block.quants, codes);
-      put16(min, block.min);
-      return put16(scale, block.scale);
-    }
     case DType::kQ5_0: {
       const auto& block = reinterpret_cast<const BlockQ5_0*>(row)[g];
       nibbles(block.quants, codes);
@@ -176,6 +167,27 @@ void write_codes(PackedKind kind, const uint8_t (*codes)[kGroup], int g_unit, co
   }
 }
 
+// Blocks of Q4_0 and Q4_1 hold quads i and i + 4 in the halves of the same bytes, as units do: whole words move.
+template <class Block>
+void pack_nibbles(const Tensor& weight, PackedKind kind, int64_t tile, std::byte* out) {
+  const UnitLayout layout = packed::unit_layout(kind);
+  const int64_t groups = weight.cols() / kGroup;
+  const int64_t first = tile * kLanes;
+  const int lanes = static_cast<int>(std::min<int64_t>(kLanes, weight.rows() - first));  // the others stay zero
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto g_unit = static_cast<ptrdiff_t>(g % layout.groups);
+    std::byte* const unit = out + (g / layout.groups) * layout.bytes;
+    auto* const codes = reinterpret_cast<uint32_t*>(unit + g_unit * layout.code_bytes);
+    for (int lane = 0; lane < lanes; ++lane) {
+      const auto& block = reinterpret_cast<const Block*>(weight.row(first + lane))[g];
+      for (int j = 0; j < packed::kQuads / 2; ++j) codes[j * kLanes + lane] = quad(block.quants, j);
+      put16(unit + layout.scale + 2 * (g_unit * kLanes + lane), block.scale);
+      if constexpr (std::is_same_v<Block, BlockQ4_1>)
+        put16(unit + layout.min + 2 * (g_unit * kLanes + lane), block.min);
+    }
+  }
+}
+
 void pack_quantized(const Tensor& weight, PackedKind kind, int64_t tile, std::byte* out) {
   const UnitLayout layout = packed::unit_layout(kind);
   const int64_t groups = weight.cols() / kGroup;
@@ -240,12 +252,27 @@ PackedWeight PackedWeight::pack(const Tensor& weight, MatmulPrecision precision)
   const int64_t tiles = (packed.out_ + kLanes - 1) / kLanes;
   packed.bytes_ = static_cast<size_t>(tiles) * packed.tile_bytes_;
   const std::shared_ptr<std::byte> data = allocate_weights(packed.bytes_);
-  threads().parallel_for(tiles, [&](int64_t tile, int) {
+  const auto pack_tile = [&](int64_t tile) {
     std::byte* out = data.get() + static_cast<size_t>(tile) * packed.tile_bytes_;
-    if (layout.groups > 0)
+    if (packed.kind_ == PackedKind::kU4)
+      pack_nibbles<BlockQ4_0>(weight, packed.kind_, tile, out);
+    else if (packed.kind_ == PackedKind::kU4Min)
+      pack_nibbles<BlockQ4_1>(weight, packed.kind_, tile, out);
+    else if (layout.groups > 0)
       pack_quantized(weight, packed.kind_, tile, out);
     else
       pack_floats(weight, packed.kind_, tile, out);
+  };
+  // In pieces that leave memory as soon as they are packed, or a large model would stand in it twice.
+  constexpr size_t kPiece = size_t{1} << 20;
+  const size_t tile_source = kLanes * weight.row_bytes();
+  const int64_t per_piece = std::clamp<int64_t>(static_cast<int64_t>(kPiece / std::max<size_t>(1, tile_source)), 1,
+                                                std::max<int64_t>(1, tiles / (4 * threads().size())));
+  threads().parallel_for((tiles + per_piece - 1) / per_piece, [&](int64_t piece, int) {
+    const int64_t first = piece * per_piece, last = std::min(tiles, first + per_piece);
+    for (int64_t tile = first; tile < last; ++tile) pack_tile(tile);
+    const int64_t first_row = first * kLanes, last_row = std::min(weight.rows(), last * kLanes);
+    let_go_of_mapped({weight.row(first_row), weight.row(last_row)});
   });
   packed.data_ = data;
   return packed;

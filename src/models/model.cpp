@@ -52,19 +52,19 @@ std::vector<std::string> family_names() {
   return names;
 }
 
-std::shared_ptr<const Model> build_model(const ModelFile& file) {
+std::shared_ptr<Model> build_model(ModelFile file) {
   const auto family = registry().find(file.config.family);
   if (family == registry().end())
     throw Error(fmt::format("{}: model family '{}' is not supported; known families: {}", file.path.string(),
                             file.config.family, fmt::join(family_names(), ", ")));
   auto model = std::make_shared<Model>();
   model->config = file.config;
-  model->vocabulary = file.vocabulary;
   model->fingerprint = file.fingerprint;
   family->second(file, *model);
+  model->vocabulary = std::move(file.vocabulary);
   return model;
 }
 
-std::shared_ptr<const Model> load_model(const std::filesystem::path& path) { return build_model(open_model(path)); }
+std::shared_ptr<Model> load_model(const std::filesystem::path& path) { return build_model(open_model(path)); }
 
 }  // namespace thimble

@@ -35,7 +35,7 @@ void register_family(const std::string& name, FamilyBuilder builder);  // for te
 std::vector<std::string> family_names();
 
 // Throws Error for an unknown family (naming the known ones), a missing tensor, a wrong shape.
-std::shared_ptr<const Model> build_model(const ModelFile& file);
-std::shared_ptr<const Model> load_model(const std::filesystem::path& path);  // open_model + build_model
+std::shared_ptr<Model> build_model(ModelFile file);
+std::shared_ptr<Model> load_model(const std::filesystem::path& path);  // open_model + build_model
 
 }  // namespace thimble
