@@ -14,14 +14,15 @@
 #include <string_view>
 #include <vector>
 
+#include "clock.h"
 #include "core/buffer.h"
 #include "core/cpu.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/attention.h"
 #include "kernels/kv_store.h"
+#include "kernels/machine_peaks.h"
 #include "kernels/packed_matmul.h"
-#include "machine_peaks.h"
 #include "tensor/blocks.h"
 #include "tensor/quantize.h"
 
@@ -77,7 +78,7 @@ std::vector<float> activations(int64_t rows, int64_t in) {
   return x;
 }
 
-void prefill(const Options& options, const bench::MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
+void prefill(const Options& options, const MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
              int64_t in) {
   const PackedWeight weight = PackedWeight::pack(random_weight(type, out, in));
   const std::vector<float> x = activations(rows, in);
@@ -96,7 +97,7 @@ void prefill(const Options& options, const bench::MachinePeaks& peaks, DType typ
 }
 
 // Reads more weights than any cache holds, layer after layer, as decoding does.
-void decode(const Options& options, const bench::MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
+void decode(const Options& options, const MachinePeaks& peaks, DType type, int64_t rows, int64_t out,
             int64_t in) {
   const Tensor tensor = random_weight(type, out, in);
   std::vector<PackedWeight> weights;
@@ -140,7 +141,7 @@ struct Cache {
 };
 
 // A token's attention after `past` others, layer after layer, as decoding does: more layers than any cache holds.
-void decode_attention(const Options& options, const bench::MachinePeaks& peaks, KvType type, int32_t past) {
+void decode_attention(const Options& options, const MachinePeaks& peaks, KvType type, int32_t past) {
   const AttentionPlan plan{{{0, 1, past, past, {{0, past}}}}, 0};
   std::vector<Cache> layers;
   for (double bytes = 0; bytes < 96e6; bytes += 2.0 * static_cast<double>(layers.back().keys.size()))
@@ -167,7 +168,7 @@ void decode_attention(const Options& options, const bench::MachinePeaks& peaks, 
 
 // Keys in f16. `sequences` rows or prompts, each with `past` tokens before its `rows`: of its own, or one prefix that
 // all share.
-void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t sequences, int32_t rows, int32_t past,
+void attention(const Options& options, const MachinePeaks& peaks, int32_t sequences, int32_t rows, int32_t past,
                bool shared = false) {
   AttentionPlan plan;
   double pairs = 0;  // of a query and a key it sees
@@ -195,7 +196,7 @@ void attention(const Options& options, const bench::MachinePeaks& peaks, int32_t
 }
 
 int run(const Options& options) {
-  const bench::MachinePeaks peaks = bench::measure_peaks();
+  const MachinePeaks peaks = PeakProbe().measure();
   if (options.json)
     fmt::print(
         "{{\"threads\": {}, \"cpu\": \"{}\", \"int8_gops\": {:.0f}, \"bf16_gops\": {:.0f}, \"f32_gops\": {:.0f}, "

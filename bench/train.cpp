@@ -9,9 +9,10 @@
 #include <string_view>
 #include <vector>
 
+#include "clock.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "machine_peaks.h"
+#include "kernels/machine_peaks.h"
 #include "models/model.h"
 #include "train/optimizer.h"
 #include "train/train_ops.h"
@@ -96,7 +97,7 @@ int run(const Options& options) {
   const double forward = bench::now() - forward_start;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto peaks = bench::measure_peaks();
+  const auto peaks = PeakProbe().measure();
   const double gops = operations(*model, lora, options) / best / 1e9;
   fmt::print(
       "{} x {} tokens, rank {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "

@@ -1,47 +1,17 @@
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <map>
 
 #include "calls/json.h"
 #include "cli/commands.h"
+#include "cli/machine_info.h"
 #include "cli/terminal.h"
-#include "core/cpu.h"
 #include "core/error.h"
-#include "core/memory.h"
-#include "core/thread_pool.h"
 #include "formats/model_file.h"
 #include "formats/pull.h"
 #include "models/model.h"
 
 namespace thimble {
-namespace {
-
-int machine_info(bool json) {
-  Json levels = Json::array();
-  for (const CpuLevel level : cpu_levels()) levels.push_back(cpu_level_name(level));
-  const Json out{{"threads", threads().size()},
-                 {"instruction_sets", levels},
-                 {"used", cpu_level_name(cpu_level())},
-                 {"available_memory_bytes", available_memory()}};
-  if (json) {
-    fmt::print("{}\n", out.dump());
-    return kOk;
-  }
-  fmt::print("threads           {}\n", threads().size());
-  fmt::print("instruction sets ");
-  for (const CpuLevel level : cpu_levels())
-    fmt::print(" {}", level == cpu_level()
-                          ? styled(stdout, Style::kBold, std::string(cpu_level_name(level)) + " (used)")
-                          : std::string(cpu_level_name(level)));
-  fmt::print("\navailable memory  {}\n", human_bytes(static_cast<double>(available_memory())));
-  if (cpu_level() == CpuLevel::kPlain)
-    fmt::print("{}\n",
-               styled(stdout, Style::kYellow, "no vector instructions are used: everything works, many times slower"));
-  return kOk;
-}
-
-}  // namespace
 
 int info_command(const InfoOptions& options) {
   if (options.cpu) return machine_info(options.json);

@@ -2,9 +2,11 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <utility>
 
 #include "core/error.h"
 
@@ -57,13 +59,7 @@ std::string available_names() {
 CpuLevel from_environment() {
   const char* asked = std::getenv("THIMBLE_CPU");
   if (asked == nullptr || *asked == '\0') return cpu_detected();
-  for (size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] != asked) continue;
-    if (!is_available(static_cast<CpuLevel>(i)))
-      throw Error(fmt::format("THIMBLE_CPU={}: this machine doesn't have it; choose of {}", asked, available_names()));
-    return static_cast<CpuLevel>(i);
-  }
-  throw Error(fmt::format("THIMBLE_CPU={}: unknown; this machine has {}", asked, available_names()));
+  return cpu_level_named(asked, "THIMBLE_CPU");
 }
 
 std::atomic<int> forced{-1};
@@ -89,11 +85,65 @@ void force_cpu(CpuLevel level) {
 
 std::string_view cpu_level_name(CpuLevel level) { return kNames[static_cast<size_t>(level)]; }
 
+CpuLevel cpu_level_named(std::string_view name, std::string_view asked_by, CpuLevel most) {
+  const auto found = std::find(kNames.begin(), kNames.end(), name);
+  if (found == kNames.end())
+    throw Error(fmt::format("{} {}: there is no such level; this machine has {}", asked_by, name,
+                            available_names()));
+  const auto level = static_cast<CpuLevel>(found - kNames.begin());
+  if (level > most || !is_available(level))
+    throw Error(fmt::format("{} {}: this machine has no more than {}; choose that or a lower one (`thimble info --cpu` "
+                            "shows what it has)", asked_by, name, cpu_level_name(most)));
+  return level;
+}
+
 std::vector<CpuLevel> cpu_levels() {
   std::vector<CpuLevel> levels;
   for (size_t i = 0; i < kNames.size(); ++i)
     if (is_available(static_cast<CpuLevel>(i))) levels.push_back(static_cast<CpuLevel>(i));
   return levels;
+}
+
+std::vector<std::string_view> cpu_features() {
+  std::vector<std::string_view> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const std::pair<bool, std::string_view> known[] = {
+      {__builtin_cpu_supports("avx") != 0, "avx"},
+      {__builtin_cpu_supports("avx2") != 0, "avx2"},
+      {__builtin_cpu_supports("fma") != 0, "fma"},
+      {__builtin_cpu_supports("f16c") != 0, "f16c"},
+      {__builtin_cpu_supports("avx512f") != 0, "avx512f"},
+      {__builtin_cpu_supports("avx512bw") != 0, "avx512bw"},
+      {__builtin_cpu_supports("avx512dq") != 0, "avx512dq"},
+      {__builtin_cpu_supports("avx512vl") != 0, "avx512vl"},
+      {__builtin_cpu_supports("avx512vbmi") != 0, "avx512vbmi"},
+      {__builtin_cpu_supports("avx512vnni") != 0, "avx512_vnni"},
+      {__builtin_cpu_supports("avx512bf16") != 0, "avx512_bf16"},
+  };
+  for (const auto& [present, name] : known)
+    if (present) found.push_back(name);
+#endif
+  return found;
+}
+
+std::string_view cpu_shortfall(CpuLevel detected) {
+#if !defined(__x86_64__)
+  static_cast<void>(detected);
+  return "this build has no hand-written kernels for this processor: everything works, many times slower";
+#else
+  switch (detected) {
+    case CpuLevel::kPlain:
+      return "this processor has no AVX2: everything works on plain code, many times slower";
+    case CpuLevel::kAvx2:
+      return "this processor has no AVX-512 VNNI: products run on AVX2 kernels, which are slower";
+    case CpuLevel::kAvx512:
+      return "this processor has no AVX-512 BF16: training and BF16 models run on f32 products, which are slower";
+    case CpuLevel::kAvx512Bf16:
+      break;
+  }
+  return {};
+#endif
 }
 
 }  // namespace thimble

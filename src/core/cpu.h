@@ -23,5 +23,13 @@ constexpr bool has_bf16_products(CpuLevel level) {
   return level == CpuLevel::kNeonBf16 || level == CpuLevel::kAvx512Bf16;
 }
 std::vector<CpuLevel> cpu_levels();  // all that this machine can run
+// The level of that name, which `asked_by` (an option, a variable) gave. Throws Error where there is no such level, and
+// where `most`, what the machine has, is lower.
+CpuLevel cpu_level_named(std::string_view name, std::string_view asked_by, CpuLevel most = cpu_detected());
+
+// The processor's instruction sets that kernels use or could use, as Linux spells them: "avx2", "avx512_vnni".
+std::vector<std::string_view> cpu_features();
+// What a machine of that level does without, in one sentence; empty where it has every fast path.
+std::string_view cpu_shortfall(CpuLevel detected);
 
 }  // namespace thimble

@@ -1,7 +1,5 @@
 #include "core/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -9,6 +7,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "core/machine.h"
 
 namespace thimble {
 namespace {
@@ -20,14 +20,6 @@ void relax() {
 #else
   std::this_thread::yield();
 #endif
-}
-
-// Cores that this process may use: containers and taskset give fewer than the machine has.
-int usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
 }
 }  // namespace
 
