@@ -2,88 +2,83 @@
 
 #include <algorithm>
 
-#include "calls/json.h"
+#include "cli/bench_report.h"
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
 #include "core/cpu.h"
+#include "core/error.h"
+#include "core/machine.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
 
 namespace thimble {
 namespace {
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-// Tokens of a fixed pseudo-text; every run begins with another one, so that nothing is found in the cache.
-std::vector<int32_t> tokens_of(int count, int vocab, int salt) {
-  std::vector<int32_t> out(static_cast<size_t>(count));
-  for (int i = 0; i < count; ++i)
-    out[static_cast<size_t>(i)] =
-        static_cast<int32_t>((int64_t{7919} * (i + 1) + int64_t{104729} * (salt + 1)) % vocab);
-  return out;
-}
-
-Answer generate(Session& session, std::vector<int32_t> prompt, int count) {
-  GenerateRequest request;
-  request.prompt = std::move(prompt);
-  request.max_tokens = count;
-  request.ignore_end = true;
-  request.adapter = session.adapter;
-  std::vector<GenerateRequest> requests;
-  requests.push_back(std::move(request));
-  return std::move(session.engine->run(std::move(requests)).front());
+std::vector<BenchmarkTest> tests_of(const BenchOptions& options) {
+  std::vector<BenchmarkTest> tests;
+  int decoded = 0;
+  for (const int count : options.prompts)
+    if (count > 0) tests.push_back({BenchmarkKind::kPrefill, count, 0, 1});
+  for (const int count : options.generate) {
+    if (count == 1) throw Error("bench: --generate 1: the first token belongs to the prompt; decode at least 2");
+    if (count > 0) tests.push_back({BenchmarkKind::kDecode, count, 0, 1});
+    if (decoded == 0) decoded = count;
+  }
+  if (decoded == 0) decoded = 64;  // else as many as the first decoding test, so that rates can be compared
+  for (const int depth : options.depths)
+    if (depth > 0) tests.push_back({BenchmarkKind::kDepth, decoded, depth, 1});
+  for (const int sequences : options.batch)
+    if (sequences > 0) tests.push_back({BenchmarkKind::kBatch, decoded, 0, sequences});
+  if (tests.empty()) throw Error("bench: nothing to measure; give --prompts, --generate, --depths or --batch");
+  return tests;
 }
 
 }  // namespace
 
 int bench_command(const BenchOptions& options) {
+  const std::vector<BenchmarkTest> tests = tests_of(options);
   ModelOptions model = options.model;
-  if (model.context == 0)
-    model.context = *std::max_element(options.prompts.begin(), options.prompts.end()) +
-                    *std::max_element(options.generate.begin(), options.generate.end()) + 256;
-  Session session = open_session(model);
-  const int vocab = session.engine->model().model().config.vocab;
-  Json out{{"model", options.model.model},
-           {"threads", threads().size()},
-           {"cpu", cpu_level_name(cpu_level())},
-           {"repeat", options.repeat},
-           {"results", Json::array()}};
-  int salt = 0;
-  generate(session, tokens_of(64, vocab, salt++), 4);  // warm-up
-  const auto add = [&](const char* test, int tokens, std::vector<double> rates) {
-    const double mid = median(rates);
-    out["results"].push_back({{"test", test},
-                              {"tokens", tokens},
-                              {"tokens_per_second", mid},
-                              {"lowest", *std::min_element(rates.begin(), rates.end())},
-                              {"highest", *std::max_element(rates.begin(), rates.end())}});
-    if (!options.json) fmt::print("{:<8} {:>6} tokens  {:>9.1f} tokens/s\n", test, tokens, mid);
-  };
-  for (const int count : options.prompts) {
-    std::vector<double> rates;
-    for (int i = 0; i < options.repeat; ++i)
-      rates.push_back(count / generate(session, tokens_of(count, vocab, salt++), 1).first_token_s);
-    add("prefill", count, std::move(rates));
+  model.context = std::max(model.context, std::max(benchmark_context(tests) + 1, benchmark_room(tests)));
+  if (!model.draft.empty()) throw Error("bench: measures a model by itself; leave --draft out");
+  model.speculate = false;  // what can be guessed depends on the text, and these texts repeat themselves
+  int widest = 1;
+  for (const BenchmarkTest& test : tests) widest = std::max(widest, test.sequences);
+  Session session = open_session(model, widest);
+
+  BenchReport report{.model = options.model.model,
+                     .processor = describe_machine().name,
+                     .threads = threads().size(),
+                     .cpu = std::string(cpu_level_name(cpu_level())),
+                     .precision = options.model.precision,
+                     .repeat = options.repeat,
+                     .work = {},
+                     .results = {},
+                     .limits = {},
+                     .start_up = {},
+                     .loaded_memory = resident_memory(),
+                     .peak_memory = 0};
+  Benchmark benchmark(*session.engine, session.adapter, tests);
+  if (options.start_up)
+    report.start_up.emplace(options.model, session.engine->tokenizer(), session.engine->model().model().config.context);
+  ProgressLine line;
+  benchmark.warm_up();
+  for (int round = 0; round < options.repeat; ++round) {
+    line.show({"measuring", static_cast<double>(round), static_cast<double>(options.repeat), "rounds", ""});
+    benchmark.run_tests();
+    if (round == 0) report.peak_memory = peak_memory();  // measuring the limits takes memory that the model doesn't
+    benchmark.measure_limits();
+    if (report.start_up) report.start_up->measure();
   }
-  for (const int count : options.generate) {
-    if (count < 2) continue;
-    std::vector<double> rates;
-    for (int i = 0; i < options.repeat; ++i) {
-      const Answer a = generate(session, tokens_of(8, vocab, salt++), count);
-      rates.push_back((count - 1) / (a.seconds - a.first_token_s));
-    }
-    add("decode", count, std::move(rates));
-  }
-  out["peak_memory_bytes"] = peak_memory();
+  line.clear();
+  report.work = benchmark.work();
+  report.results = benchmark.results();
+  report.limits = benchmark.limits();
+
   if (options.json)
-    fmt::print("{}\n", out.dump());
+    fmt::print("{}\n", bench_json(report));
   else
-    fmt::print("peak memory {}\n", human_bytes(static_cast<double>(peak_memory())));
+    fmt::print("{}", options.markdown ? bench_markdown(report) : bench_text(report));
   return kOk;
 }
 

@@ -54,8 +54,12 @@ struct BenchOptions {
   ModelOptions model;
   std::vector<int> prompts = {512};
   std::vector<int> generate = {64};
+  std::vector<int> depths;  // positions before decoding
+  std::vector<int> batch;   // sequences side by side
   int repeat = 3;
+  bool start_up = true;     // also a new process's first token
   bool json = false;
+  bool markdown = false;
 };
 struct TuneOptions {
   std::filesystem::path job;

@@ -3,7 +3,10 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iterator>
 #include <new>
+#include <string_view>
 
 #include "cli/commands.h"
 #include "cli/generate_options.h"
@@ -44,6 +47,15 @@ void add_chunk_options(CLI::App& app, int64_t& context, int64_t& chunks, std::st
       ->check(CLI::IsMember({"fast", "f32"}));
 }
 
+// Says once what makes this machine slower than it could be, before commands that compute for long. Who chose a level
+// knows it already.
+void tell_shortfall(std::string_view command) {
+  static constexpr std::string_view kComputing[] = {"make", "assess", "tune", "eval", "chat", "run", "bench"};
+  if (std::find(std::begin(kComputing), std::end(kComputing), command) == std::end(kComputing)) return;
+  const std::string_view shortfall = cpu_shortfall(cpu_detected());
+  if (!shortfall.empty() && cpu_level() == cpu_detected()) fmt::print(stderr, "note: {}\n", shortfall);
+}
+
 int run(int argc, char** argv) {
   CLI::App app{
       "Thimble: a use case goes in, a small language model comes out that is fine-tuned for it, proven on "
@@ -55,7 +67,8 @@ int run(int argc, char** argv) {
   int threads = 0;
   std::string cpu;
   app.add_option("--threads", threads, "threads to compute with (default: one a core)")->check(CLI::Range(1, 1024));
-  app.add_option("--cpu", cpu, "instruction set: plain, avx2, avx512, avx512bf16 (default: the best there is)");
+  app.add_option("--cpu-level", cpu,
+                 "instruction set: plain, avx2, avx512, avx512bf16 (default: $THIMBLE_CPU, or the best there is)");
   app.fallthrough();
   int status = kOk;
   // Options must outlive parsing; callbacks run after it.
@@ -75,7 +88,11 @@ int run(int argc, char** argv) {
 
   const auto command = [&](const char* name, const char* help, auto body) {
     CLI::App* sub = app.add_subcommand(name, help);
-    sub->final_callback([&, body] { status = body(); });
+    sub->final_callback([&, sub, body] {
+      const CLI::Option* json = sub->get_option_no_throw("--json");
+      if (json == nullptr || json->count() == 0) tell_shortfall(sub->get_name());
+      status = body();
+    });
     return sub;
   };
 
@@ -156,16 +173,24 @@ int run(int argc, char** argv) {
     auto* c =
         command("info", "what a model file holds, or what this machine offers", [&] { return info_command(info); });
     c->add_option("model", info.model, "a model file, folder or pulled name");
-    c->add_flag("--cpu", info.cpu, "instruction sets, cores and memory of this machine");
+    c->add_flag("--cpu", info.cpu, "what this machine has, and which kernels are used");
     c->add_flag("--json", info.json, "one JSON object on standard output");
   }
   {
-    auto* c = command("bench", "measure tokens per second", [&] { return bench_command(bench); });
+    auto* c = command("bench", "measure tokens per second, start-up and memory, beside this machine's limits",
+                      [&] { return bench_command(bench); });
     add_model_options(*c, bench.model, true);
-    c->add_option("--prompts", bench.prompts, "prompt lengths")->delimiter(',')->capture_default_str();
-    c->add_option("--generate", bench.generate, "answer lengths")->delimiter(',')->capture_default_str();
-    c->add_option("--repeat", bench.repeat, "runs of each; the median is shown")->check(CLI::Range(1, 100));
-    c->add_flag("--json", bench.json, "one JSON object on standard output");
+    const auto lengths = [c](const char* name, std::vector<int>& to, const char* help) {
+      c->add_option(name, to, help)->delimiter(',')->capture_default_str()->check(CLI::Range(0, 1 << 20));
+    };
+    lengths("--prompts", bench.prompts, "prompt lengths to read (0: none)");
+    lengths("--generate", bench.generate, "lengths to decode after a short prompt (0: none)");
+    lengths("--depths", bench.depths, "decode also after so many tokens");
+    lengths("--batch", bench.batch, "decode also so many sequences side by side, counted together");
+    c->add_option("--repeat", bench.repeat, "rounds of all tests; medians are shown")->check(CLI::Range(1, 100));
+    c->add_flag("!--no-start-up", bench.start_up, "don't start new processes to measure their first token");
+    auto* json = c->add_flag("--json", bench.json, "one JSON object on standard output");
+    c->add_flag("--markdown", bench.markdown, "a table for a page")->excludes(json);
   }
   {
     auto* c = command("merge", "put an adapter into its base model: a .gguf file or a safetensors folder",
@@ -212,11 +237,8 @@ int run(int argc, char** argv) {
   // Global options are read before the command runs.
   app.parse_complete_callback([&] {
     if (threads > 0) set_threads(threads);
-    if (cpu.empty()) return;
-    for (const CpuLevel level : cpu_levels())
-      if (cpu == cpu_level_name(level)) return force_cpu(level);
-    throw Error(fmt::format("--cpu {}: this machine runs plain to {}; see `thimble info --cpu`", cpu,
-                            cpu_level_name(cpu_detected())));
+    if (!cpu.empty()) force_cpu(cpu_level_named(cpu, "--cpu-level"));
+    cpu_level();  // refuses a wrong THIMBLE_CPU before anything is loaded
   });
 
   try {

@@ -281,7 +281,7 @@ TEST_F(Cli, WrongOptionsShowTheHelpAndEndWithTwo) {
   EXPECT_EQ(thimble("").status, 2);
   EXPECT_EQ(thimble("run --no-such-flag").status, 2);
   EXPECT_EQ(thimble("--help").status, 0);
-  EXPECT_EQ(thimble("--cpu nonsense info --cpu").status, 2);
+  EXPECT_EQ(thimble("--cpu-level nonsense info --cpu").status, 2);
 }
 
 TEST_F(Cli, OnlyARunsFolderIsGoneOnWith) {
@@ -302,12 +302,80 @@ TEST_F(Cli, NoColoursWhereNobodyLooks) {
 
 TEST_F(Cli, BenchPrintsTokensPerSecondAsJson) {
   THIMBLE_REQUIRE_STORIES();
-  const Result r =
-      thimble("bench --json --prompts 32 --generate 8 --repeat 1 -m '" + test::stories_model().string() + "'");
+  const Result r = thimble("bench --json --prompts 32 --generate 8 --depths 64 --batch 1,3 --repeat 1 -m '" +
+                           test::stories_model().string() + "'");
   ASSERT_EQ(r.status, 0) << r.err;
+  EXPECT_EQ(r.err, "");
   const json out = json::parse(r.out);
-  ASSERT_EQ(out["results"].size(), 2u);
-  for (const json& line : out["results"]) EXPECT_GT(line["tokens_per_second"], 0);
+  std::vector<std::string> tests;
+  for (const json& line : out["results"]) {
+    tests.push_back(line["test"]);
+    for (const char* key : {"tokens", "tokens_per_second", "lowest", "highest", "share_of_limit"})
+      EXPECT_GT(line[key], 0) << key << " of " << line;
+    EXPECT_TRUE(line["limit"].is_string());
+  }
+  EXPECT_EQ(tests, (std::vector<std::string>{"prefill", "decode", "decode_at_depth", "batch", "batch"}));
+  EXPECT_EQ(out["results"][2]["depth"], 64);
+  EXPECT_EQ(out["results"][4]["sequences"], 3);
+  for (const char* key : {"int8_gops", "bf16_gops", "f32_gops", "read_gbytes_per_second"})
+    EXPECT_GT(out["limits"][key], 0) << key;
+  EXPECT_GT(out["start_up"]["first_token_seconds"], 0);
+  EXPECT_GT(out["start_up"]["prompt_tokens"], 50);
+  EXPECT_GE(out["peak_memory_bytes"], out["loaded_memory_bytes"]);
+  // The probe's 256 MB are not the model's.
+  EXPECT_LT(out["peak_memory_bytes"], 200'000'000);
+}
+
+TEST_F(Cli, BenchMakesATableForPeopleAndOneForPages) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string command = "bench --prompts 16 --generate 0 --batch 2 --repeat 1 --no-start-up -m '" +
+                              test::stories_model().string() + "' ";
+  const Result text = thimble(command);
+  ASSERT_EQ(text.status, 0) << text.err;
+  for (const char* part : {"prefill of 16 tokens", "decode of 64 tokens, 2 sequences", "tokens/s", " % of ", "limits"})
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
+  EXPECT_EQ(text.out.find("new process"), std::string::npos) << text.out;
+  EXPECT_EQ(text.out.find('\033'), std::string::npos);
+  const Result page = thimble(command + "--markdown");
+  ASSERT_EQ(page.status, 0) << page.err;
+  EXPECT_EQ(page.out.rfind("| what | tokens/s |", 0), 0u) << page.out;
+  EXPECT_EQ(thimble(command + "--markdown --json").status, 2);
+}
+
+TEST_F(Cli, BenchRefusesWhatItCantMeasure) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string model = " -m '" + test::stories_model().string() + "'";
+  const Result deep = thimble("bench --depths 100000" + model);
+  EXPECT_EQ(deep.status, 2);
+  EXPECT_NE(deep.err.find("context"), std::string::npos) << deep.err;
+  EXPECT_EQ(thimble("bench --prompts 0 --generate 0" + model).status, 2);
+  EXPECT_EQ(thimble("bench --generate 1" + model).status, 2);
+}
+
+TEST_F(Cli, InfoNamesTheKernelsOfEveryType) {
+  const Result r = thimble("info --cpu --json --cpu-level plain");
+  ASSERT_EQ(r.status, 0) << r.err;
+  EXPECT_EQ(r.err, "");
+  const json out = json::parse(r.out);
+  EXPECT_EQ(out["used"], "plain");
+  ASSERT_EQ(out["kernels"].size(), 11u);
+  for (const json& kernel : out["kernels"]) {
+    EXPECT_NE(kernel["packed"].get<std::string>().find("plain"), std::string::npos) << kernel;
+    EXPECT_NE(kernel["training"].get<std::string>().find("plain"), std::string::npos) << kernel;
+  }
+  EXPECT_GT(out["cores"], 0);
+  const Result text = thimble("info --cpu");
+  EXPECT_NE(text.out.find("Q4_K"), std::string::npos) << text.out;
+}
+
+TEST_F(Cli, LevelsThatAreNoneAreRefusedByOptionAndByVariable) {
+  const Result option = thimble("--cpu-level avx1024 info --cpu");
+  EXPECT_EQ(option.status, 2);
+  EXPECT_NE(option.err.find("--cpu-level avx1024"), std::string::npos) << option.err;
+  const Result variable = thimble("info --cpu", "THIMBLE_CPU=avx1024");
+  EXPECT_EQ(variable.status, 2);
+  EXPECT_NE(variable.err.find("THIMBLE_CPU avx1024"), std::string::npos) << variable.err;
+  EXPECT_EQ(json::parse(thimble("info --cpu --json", "THIMBLE_CPU=plain").out)["used"], "plain");
 }
 
 std::string quoted(const fs::path& path) { return std::string("'").append(path.string()).append("'"); }
