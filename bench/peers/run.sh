@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Thimble beside its peers in one sitting: llama.cpp for inference, perplexity and merged models, PyTorch + PEFT for
 # training, tokenizers for tokenizing.
-# Needs `tools/setup.sh oracle` (make peers does it). Arguments go to inference.py. Exit status 1 where a bar is missed.
+# Needs `tools/setup.sh oracle` (make peers does it). Arguments go to inference.py, such as `--tests prefill,decode`,
+# which takes minutes where all tests take an hour. Exit status 1 where a bar is missed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=${BUILD:-build}
@@ -14,8 +15,15 @@ cmake --build "$build" --target thimble bench_train bench_tokenizer -j "$(nproc)
 model=$("$build/thimble" pull smollm2-135m-instruct)
 
 bin=$(bench/peers/build_llama.sh)
-python3 bench/peers/inference.py --thimble "$build/thimble" --llama-bench "$bin/llama-bench" --model "$model" "$@" \
-  || status=1
+folder=$(dirname "$(dirname "$bin")")/models
+files=$(bench/peers/make_models.sh "$bin" "$python" "$model" "$folder")
+small=(--model "$model") large=()
+for file in $files; do
+  case $file in */135m-*) small+=(--model "$file") ;; *) large+=(--model "$file") ;; esac
+done
+compare=(python3 bench/peers/inference.py --thimble "$build/thimble" --llama-bin "$bin")
+"${compare[@]}" "${small[@]}" "$@" || status=1
+"${compare[@]}" "${large[@]}" --tests prefill,decode,batch --pairs 3 "$@" || status=1
 english=../shared/data/wikitext/wiki.test.raw
 if [ -f "$english" ]; then
   python3 bench/peers/perplexity.py --thimble "$build/thimble" --llama-perplexity "$bin/llama-perplexity" \

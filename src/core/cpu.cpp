@@ -123,18 +123,28 @@ std::vector<std::string_view> cpu_features() {
   };
   for (const auto& [present, name] : known)
     if (present) found.push_back(name);
+#elif defined(__aarch64__)
+  found.push_back("asimd");
+  if (cpu_detected() >= CpuLevel::kNeonDot) found.push_back("asimddp");
+  if (cpu_detected() >= CpuLevel::kNeonBf16) found.insert(found.end(), {"i8mm", "bf16"});
 #endif
   return found;
 }
 
 std::string_view cpu_shortfall(CpuLevel detected) {
-#if !defined(__x86_64__)
-  static_cast<void>(detected);
-  return "this build has no hand-written kernels for this processor: everything works, many times slower";
-#else
   switch (detected) {
     case CpuLevel::kPlain:
+#if defined(__x86_64__)
       return "this processor has no AVX2: everything works on plain code, many times slower";
+#else
+      return "this build has no hand-written kernels for this processor: everything works, many times slower";
+#endif
+    case CpuLevel::kNeon:
+      return "this processor has no SDOT: products of 8-bit numbers run on older instructions, which are slower";
+    case CpuLevel::kNeonDot:
+      return "this processor has no I8MM and BF16: products run on SDOT and f32, which are slower";
+    case CpuLevel::kNeonBf16:
+      break;
     case CpuLevel::kAvx2:
       return "this processor has no AVX-512 VNNI: products run on AVX2 kernels, which are slower";
     case CpuLevel::kAvx512:
@@ -143,7 +153,6 @@ std::string_view cpu_shortfall(CpuLevel detected) {
       break;
   }
   return {};
-#endif
 }
 
 }  // namespace thimble

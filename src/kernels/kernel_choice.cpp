@@ -12,6 +12,14 @@ std::string instruction(Arithmetic arithmetic, CpuLevel level) {
   switch (level) {
     case CpuLevel::kPlain:
       return "plain";
+    case CpuLevel::kNeon:
+      return arithmetic == Arithmetic::kInt8 ? "smull, 16 bytes" : "fmla, 16 bytes";
+    case CpuLevel::kNeonDot:
+      return arithmetic == Arithmetic::kInt8 ? "sdot, 16 bytes" : "fmla, 16 bytes";
+    case CpuLevel::kNeonBf16:
+      return arithmetic == Arithmetic::kInt8   ? "smmla, 16 bytes"
+             : arithmetic == Arithmetic::kBF16 ? "bfdot, 16 bytes"
+                                               : "fmla, 16 bytes";
     case CpuLevel::kAvx2:
       return arithmetic == Arithmetic::kInt8 ? "vpmaddubsw, 32 bytes" : "vfmadd, 32 bytes";
     case CpuLevel::kAvx512:
@@ -46,7 +54,7 @@ const char* arithmetic_name(Arithmetic arithmetic) {
 Arithmetic packed_arithmetic(DType type, bool exact) {
   if (exact) return Arithmetic::kF32;
   if (is_quantized(type)) return Arithmetic::kInt8;
-  return type == DType::kBF16 && cpu_level() == CpuLevel::kAvx512Bf16 ? Arithmetic::kBF16 : Arithmetic::kF32;
+  return type == DType::kBF16 && has_bf16_products(cpu_level()) ? Arithmetic::kBF16 : Arithmetic::kF32;
 }
 
 std::vector<KernelChoice> kernel_choices() {
