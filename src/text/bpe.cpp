@@ -236,32 +236,34 @@ void Bpe::encode_words(std::string_view text, size_t begin, std::span<const size
                        std::vector<int32_t>& out) const {
   assert(serial_ != 0);
   const WordCache& cache = WordCache::of_this_thread();
-  thread_local std::vector<int32_t> fresh;
-  constexpr size_t kMost = WordCache::kIds;
-  // Room for what the cache may give for every word: copies of fixed size, and no checks.
-  size_t count = out.size();
-  out.resize(count + ends.size() * kMost);
+  // Known words' tokens are collected where each may be copied with the rest of its slot, without asking how many.
+  std::array<int32_t, 1024> known;
+  size_t count = 0;
+  const auto flush = [&] {
+    out.insert(out.end(), known.begin(), known.begin() + count);
+    count = 0;
+  };
   for (size_t i = 0; i < ends.size(); begin = ends[i++]) {
     const size_t size = ends[i] - begin;
-    WordCache::Key key;
-    WordCache::Slot* slot = nullptr;
-    if (size <= WordCache::kBytes) {
-      key = WordCache::key_of(text.data() + begin, size, text.size() - begin);
-      slot = &cache.slot(serial_, key, size);
-      if (slot->holds(serial_, key, size)) {
-        std::memcpy(out.data() + count, slot->ids, sizeof slot->ids);
-        count += slot->count;
-        continue;
-      }
+    if (size > WordCache::kBytes) {
+      flush();
+      encode_word(text.substr(begin, size), true, out);
+      continue;
     }
-    fresh.clear();
-    encode_word(text.substr(begin, size), true, fresh);
-    if (slot != nullptr) slot->put(serial_, key, size, fresh);
-    if (fresh.size() > kMost) out.resize(out.size() + fresh.size() - kMost);
-    std::copy(fresh.begin(), fresh.end(), out.begin() + static_cast<ptrdiff_t>(count));
-    count += fresh.size();
+    const WordCache::Key key = WordCache::key_of(text.data() + begin, size, text.size() - begin);
+    WordCache::Slot& slot = cache.slot(serial_, key, size);
+    if (slot.holds(serial_, key, size)) {
+      if (count + WordCache::kIds > known.size()) flush();
+      std::memcpy(known.data() + count, slot.ids, sizeof slot.ids);
+      count += slot.count;
+      continue;
+    }
+    flush();
+    const size_t before = out.size();
+    encode_word(text.substr(begin, size), true, out);
+    slot.put(serial_, key, size, std::span(out).subspan(before));
   }
-  out.resize(count);
+  flush();
 }
 
 void Bpe::encode(std::string_view piece, bool bytes, std::vector<int32_t>& out) const {
