@@ -42,17 +42,22 @@ CpuLevel detect() {
 #endif
 }
 
-bool is_available(CpuLevel level) {
+// Whether processors of this kind may have the level.
+constexpr bool is_of_this_kind(CpuLevel level) {
+  if (level == CpuLevel::kPlain) return true;
 #if defined(__x86_64__)
-  if (level > CpuLevel::kPlain && level < CpuLevel::kAvx2) return false;
+  return level >= CpuLevel::kAvx2;
+#elif defined(__aarch64__)
+  return level < CpuLevel::kAvx2;
+#else
+  return false;
 #endif
-  return level <= cpu_detected();
 }
 
-std::string available_names() {
+std::string names_of_this_kind() {
   std::string names;
-  for (const CpuLevel level : cpu_levels())
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", cpu_level_name(level));
+  for (size_t i = 0; i < kNames.size(); ++i)
+    if (is_of_this_kind(static_cast<CpuLevel>(i))) names += fmt::format("{}{}", names.empty() ? "" : ", ", kNames[i]);
   return names;
 }
 
@@ -77,21 +82,17 @@ CpuLevel cpu_level() {
 }
 
 void force_cpu(CpuLevel level) {
-  if (!is_available(level))
-    throw Error(fmt::format("instruction set {}: this machine doesn't have it; choose of {}", cpu_level_name(level),
-                            available_names()));
-  forced = static_cast<int>(level);
+  forced = static_cast<int>(cpu_level_named(cpu_level_name(level), "instruction set"));
 }
 
 std::string_view cpu_level_name(CpuLevel level) { return kNames[static_cast<size_t>(level)]; }
 
 CpuLevel cpu_level_named(std::string_view name, std::string_view asked_by, CpuLevel most) {
   const auto found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end())
-    throw Error(fmt::format("{} {}: there is no such level; this machine has {}", asked_by, name,
-                            available_names()));
   const auto level = static_cast<CpuLevel>(found - kNames.begin());
-  if (level > most || !is_available(level))
+  if (found == kNames.end() || !is_of_this_kind(level))
+    throw Error(fmt::format("{} {}: there is no such level; choose of {}", asked_by, name, names_of_this_kind()));
+  if (level > most)
     throw Error(fmt::format("{} {}: this machine has no more than {}; choose that or a lower one (`thimble info --cpu` "
                             "shows what it has)", asked_by, name, cpu_level_name(most)));
   return level;
@@ -100,7 +101,8 @@ CpuLevel cpu_level_named(std::string_view name, std::string_view asked_by, CpuLe
 std::vector<CpuLevel> cpu_levels() {
   std::vector<CpuLevel> levels;
   for (size_t i = 0; i < kNames.size(); ++i)
-    if (is_available(static_cast<CpuLevel>(i))) levels.push_back(static_cast<CpuLevel>(i));
+    if (const auto level = static_cast<CpuLevel>(i); is_of_this_kind(level) && level <= cpu_detected())
+      levels.push_back(level);
   return levels;
 }
 
