@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "kernels/attention.h"
-#include "kernels/embedding.h"
 #include "kernels/gelu.h"
 #include "kernels/kv_store.h"
 #include "kernels/layer_norm.h"
@@ -23,13 +22,13 @@ InferOps::InferOps(const PreparedModel& model, const KvCache& cache, const Infer
 
 Act InferOps::embed(const Param& table) {
   Act out = make(rows(), table.value.cols());
-  embedding_forward(table.value, batch_.tokens.data(), rows(), out->values.data());
+  model_.table_rows(table, batch_.tokens.data(), rows(), out->values.data());
   return out;
 }
 
 Act InferOps::embed_positions(const Param& table) {
   Act out = make(rows(), table.value.cols());
-  embedding_forward(table.value, positions_.data(), rows(), out->values.data());
+  model_.table_rows(table, positions_.data(), rows(), out->values.data());
   return out;
 }
 

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "core/thread_pool.h"
+#include "kernels/embedding.h"
 #include "tensor/quantize.h"
 
 namespace thimble {
@@ -27,6 +30,18 @@ PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, floa
   return PackedWeight::pack(tensor, precision);
 }
 
+// In memory of its own: a file that changes or is cut while a model answers must not reach into its answers.
+Tensor copy_of(const Tensor& tensor) {
+  const auto bytes = std::make_shared<ByteBuffer>(tensor.bytes());
+  std::memcpy(bytes->data(), tensor.data, tensor.bytes());
+  return {tensor.type, tensor.shape, bytes->data(), bytes};
+}
+
+void let_go(Tensor& tensor) {
+  tensor.data = nullptr;
+  tensor.owner = nullptr;
+}
+
 }  // namespace
 
 PreparedModel::PreparedModel(std::shared_ptr<const Model> model, Model* taken, MatmulPrecision precision)
@@ -38,16 +53,31 @@ PreparedModel::PreparedModel(std::shared_ptr<const Model> model, Model* taken, M
     throw Error(fmt::format("the model's weights take {:.1f} GB laid out for the kernels, but {:.1f} GB of memory are "
                             "available; close other programs or take a smaller or more quantised model",
                             static_cast<double>(need) * 1e-9, static_cast<double>(available) * 1e-9));
+  const std::byte* const head = model_->head->weight.data;
+  for (const Param& param : model_->params) {
+    const bool is_table = param.value.shape.size() > 1;
+    params_.push_back(is_table ? Buffer<float>() : dequantize(param.value));
+    tables_.push_back(is_table && param.value.data != head ? copy_of(param.value) : Tensor{});
+    if (taken != nullptr) let_go(taken->params[static_cast<size_t>(param.index)].value);
+  }
   for (const Linear& layer : model_->linears) {
     weights_.push_back(PackedWeight::pack(layer.weight, precision));
     biases_.push_back(layer.bias.empty() ? Buffer<float>() : dequantize(layer.bias));
     if (taken == nullptr) continue;
-    Tensor& stored = taken->linears[static_cast<size_t>(layer.index)].weight;
-    stored.data = nullptr;
-    stored.owner = nullptr;
+    let_go(taken->linears[static_cast<size_t>(layer.index)].weight);
+    let_go(taken->linears[static_cast<size_t>(layer.index)].bias);
   }
-  for (const Param& param : model_->params)
-    params_.push_back(param.value.shape.size() > 1 ? Buffer<float>() : dequantize(param.value));
+}
+
+void PreparedModel::table_rows(const Param& table, const int32_t* ids, int64_t count, float* out) const {
+  const Tensor& stored = tables_[static_cast<size_t>(table.index)];
+  if (!stored.empty()) return embedding_forward(stored, ids, count, out);
+  const PackedWeight& packed = weight(*model_->head);
+  const auto row = [&](int64_t r, int) { unpack_row(packed, ids[r], out + r * packed.in()); };
+  if (count < 16)
+    for (int64_t r = 0; r < count; ++r) row(r, 0);
+  else
+    threads().parallel_for(count, row);
 }
 
 int PreparedModel::add_adapter(const LoraAdapter& adapter) {
@@ -85,6 +115,7 @@ size_t PreparedModel::bytes() const {
   size_t total = 0;
   for (const auto& w : weights_) total += w.bytes();
   for (const auto& p : params_) total += p.size() * sizeof(float);
+  for (const auto& t : tables_) total += t.empty() ? 0 : t.bytes();
   for (const auto& b : biases_) total += b.size() * sizeof(float);
   for (const auto& pairs : adapters_)
     for (const auto& pair : pairs) total += pair.a.bytes() + pair.b.bytes();

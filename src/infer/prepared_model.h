@@ -25,8 +25,8 @@ class PreparedModel {
   // Packs on all threads. Throws Error, with both numbers, where the packed weights don't fit into free memory.
   explicit PreparedModel(std::shared_ptr<const Model> model, MatmulPrecision precision = MatmulPrecision::kFast)
       : PreparedModel(std::move(model), nullptr, precision) {}
-  // The same for a model that nobody trains or merges: what it stores of a layer is let go once that is packed, so that
-  // weights never stand in memory twice. Shapes and tables stay.
+  // The same for a model that nobody trains or merges: what it stores is let go once that is packed, so that weights
+  // never stand in memory twice, and its file may change or go. Shapes stay.
   static std::shared_ptr<PreparedModel> taking(const std::shared_ptr<Model>& model,
                                                MatmulPrecision precision = MatmulPrecision::kFast) {
     return std::shared_ptr<PreparedModel>(new PreparedModel(model, model.get(), precision));
@@ -41,6 +41,8 @@ class PreparedModel {
   const PackedWeight& weight(const Linear& layer) const { return weights_[static_cast<size_t>(layer.index)]; }
   const float* bias(const Linear& layer) const { return biases_[static_cast<size_t>(layer.index)].data(); }
   const float* param(const Param& param) const { return params_[static_cast<size_t>(param.index)].data(); }
+  // Rows `ids` [count] of an embedding table, [count, cols].
+  void table_rows(const Param& table, const int32_t* ids, int64_t count, float* out) const;
   const LowRankPair& adapter(int number, const Linear& layer) const {
     return adapters_[static_cast<size_t>(number - 1)][static_cast<size_t>(layer.index)];
   }
@@ -54,7 +56,8 @@ class PreparedModel {
   MatmulPrecision precision_;
   std::vector<PackedWeight> weights_;   // by Linear::index
   std::vector<Buffer<float>> biases_;   // by Linear::index; empty where there is none
-  std::vector<Buffer<float>> params_;   // by Param::index; empty for tables, whose rows are read where they are
+  std::vector<Buffer<float>> params_;   // by Param::index; empty for tables
+  std::vector<Tensor> tables_;          // by Param::index; empty for others, and for the one that the head packs
   std::vector<std::vector<LowRankPair>> adapters_;
   mutable std::vector<std::pair<std::vector<float>, std::unique_ptr<RopeTable>>> rope_tables_;
 };

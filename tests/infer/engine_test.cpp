@@ -1,10 +1,13 @@
 #include "infer/engine.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 
 #include "calls/tool.h"
@@ -476,6 +479,19 @@ TEST(Engine, GivesTheLikeliestTokensOfEachPlace) {
   request.top_log_probs = 0;
   request.sampling.logit_bias = {{e.model().model().config.vocab, 1}};
   EXPECT_THROW(e.submit(request), Error);
+}
+
+TEST(Engine, NeedsItsFileNoMoreOnceItIsLoaded) {
+  THIMBLE_REQUIRE_STORIES();
+  namespace fs = std::filesystem;
+  const fs::path copy = fs::temp_directory_path() / fmt::format("thimble_engine_test_{}", ::getpid());
+  fs::copy(test::stories_model(), copy, fs::copy_options::recursive);
+  auto prepared = PreparedModel::taking(load_model(copy));
+  for (const auto& file : fs::directory_iterator(copy)) fs::resize_file(file, 0);
+  Engine e(prepared, Tokenizer::from(prepared->model().vocabulary), {.cache_tokens = 512});
+  Engine other = engine();
+  EXPECT_EQ(one(e, greedy(e, "Once upon a time", 40)).tokens, one(other, greedy(other, "Once upon a time", 40)).tokens);
+  fs::remove_all(copy);
 }
 
 TEST(Engine, ReadsASharedBeginningOnce) {
