@@ -43,6 +43,7 @@ StartUp::StartUp(const ModelOptions& model, const Tokenizer& tokenizer, int64_t 
                 "--greedy",
                 "--ignore-end"};
   if (!model.adapter.empty()) arguments_.insert(arguments_.end(), {"--adapter", model.adapter});
+  if (!model.kv_type.empty()) arguments_.insert(arguments_.end(), {"--kv-type", model.kv_type});
 }
 
 void StartUp::measure() {
