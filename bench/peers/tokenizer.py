@@ -42,6 +42,7 @@ def hugging_face(file, texts):
     out = []
     for text in texts:
         tokenizer = Tokenizer.from_file(file)
+        tokenizer.encode_special_tokens = True  # control tokens in these texts are text, as in Thimble by default
         lines = re.findall(r"[^\n]*\n|[^\n]+", text)
         megabytes = len(text.encode()) / 1e6
         rates = []
