@@ -21,7 +21,7 @@ namespace {
 using namespace thimble;
 
 void add_kv_type(CLI::App& app, ModelOptions& o) {
-  app.add_option("--kv-type", o.kv_type, "how keys and values are kept: f32, f16, bf16, or q8 (8 bits; the least memory)")
+  app.add_option("--kv-type", o.kv_type, "of keys and values (default: f16, with --precision f32 f32); q8: 8 bits")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8"}));
 }
 

@@ -26,7 +26,6 @@ using attention::Job;
 using attention::kFewRows;
 using attention::kKeys;
 using attention::kMicroRows;
-using attention::kSpan;
 using attention::kSpanKeys;
 using attention::Queries;
 using attention::Sums;

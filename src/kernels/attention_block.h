@@ -35,8 +35,8 @@ struct BlockSlots {
   }
 };
 
-// Unpacks a block: keys [head_dim][kKeys] and values [count][stride], stride a multiple of 16, without their scales.
-// What lies past count and past head_dim is zero.
+// Unpacks a block: keys [head_dim][kKeys], zeros past count, and values [count][stride], stride head_dim rounded up to
+// a multiple of 16; without their scales. Past head_dim values mean nothing.
 void unpack_block(const KeyValueView& kv, const BlockSlots& slots, int kv_head, int head_dim, int stride, float* keys,
                   float* values);
 

@@ -37,7 +37,9 @@ struct Sums {
   static Sums at(float* memory, int64_t rows, int stride) {
     return {memory, memory + rows * stride, memory + rows * (stride + kTotalLanes)};
   }
-  Sums after(int64_t rows, int stride) const { return at(sum + floats(rows, stride), rows, stride); }  // follows in memory
+  Sums after(int64_t rows, int stride) const {  // what follows in memory
+    return at(sum + floats(rows, stride), rows, stride);
+  }
   Sums from_row(int64_t row, int stride) const { return {sum + row * stride, total + row * kTotalLanes, top + row}; }
   void clear(int64_t rows, int stride) const {
     std::fill(sum, sum + rows * stride, 0.0f);

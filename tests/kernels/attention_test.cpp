@@ -125,8 +125,11 @@ Result reference(const std::vector<float>& q, const Storage& kv, const Attention
 }
 
 void expect_near(const Result& result, const Result& expected, const std::string& what) {
-  for (size_t i = 0; i < expected.lse.size(); ++i) ASSERT_NEAR(result.lse[i], expected.lse[i], 1e-4) << what << " " << i;
-  for (size_t i = 0; i < expected.out.size(); ++i) ASSERT_NEAR(result.out[i], expected.out[i], 2e-5) << what << " " << i;
+  const auto near = [&](const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
+    for (size_t i = 0; i < b.size(); ++i) ASSERT_NEAR(a[i], b[i], tolerance) << what << " element " << i;
+  };
+  near(result.lse, expected.lse, 1e-4);
+  near(result.out, expected.out, 2e-5);
 }
 
 AttentionShape shape_of(int heads, int kv_heads, int head_dim) {
