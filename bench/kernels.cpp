@@ -137,6 +137,13 @@ struct Cache {
     store_keys(layout, source.data(), slots, order.data(), keys.data());
     store_values(layout, source.data(), slots, order.data(), values.data());
   }
+  Cache(const KvLayout& layout, size_t bytes) : layout(layout), keys(bytes), values(bytes) {}
+  Cache copy() const {
+    Cache other(layout, keys.size());
+    std::memcpy(other.keys.data(), keys.data(), keys.size());
+    std::memcpy(other.values.data(), values.data(), values.size());
+    return other;
+  }
   KeyValueCache view() const { return {layout, keys.data(), values.data()}; }
 };
 
@@ -144,8 +151,9 @@ struct Cache {
 void decode_attention(const Options& options, const MachinePeaks& peaks, KvType type, int32_t past) {
   const AttentionPlan plan{{{0, 1, past, past, {{0, past}}}}, 0};
   std::vector<Cache> layers;
+  layers.emplace_back(type, past + 1);
   for (double bytes = 0; bytes < 96e6; bytes += 2.0 * static_cast<double>(layers.back().keys.size()))
-    layers.emplace_back(type, past + 1);
+    layers.push_back(layers.front().copy());
   const std::vector<float> q = activations(1, int64_t{kShape.heads} * kShape.head_dim);
   std::vector<float> out(q.size());
   const double seconds = median_seconds(options.seconds, [&] {
