@@ -19,12 +19,12 @@ packages=("${build_packages[@]}")
 if [ "$what" != build ]; then packages+=("${test_packages[@]}"); fi
 if [ "$what" = oracle ]; then packages+=("${oracle_packages[@]}"); fi
 
+# Where other architectures are enabled too (tools/test_arm.sh), a package may be there more than once.
 missing=()
+native=$(dpkg --print-architecture)
 for package in "${packages[@]}"; do
-  case "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" in
-    "install ok installed") ;;
-    *) missing+=("$package") ;;
-  esac
+  dpkg-query -W -f '${Status} ${Architecture}\n' "$package" 2>/dev/null \
+    | grep -qxE "install ok installed ($native|all)" || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
   sudo=""
