@@ -9,6 +9,7 @@
 
 #include "core/cpu.h"
 #include "core/thread_pool.h"
+#include "kernels/simd.h"
 #include "kernels/weight_memory.h"
 
 #if defined(__x86_64__)
@@ -135,22 +136,21 @@ template <int kAhead>
   return total;
 }
 
-#if defined(__x86_64__)
-#define THIMBLE_EVERY_WIDTH __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define THIMBLE_EVERY_WIDTH
-#endif
-THIMBLE_EVERY_WIDTH uint64_t read_plainly(const std::byte* data, size_t bytes) { return read_lines<0>(data, bytes); }
-THIMBLE_EVERY_WIDTH uint64_t read_ahead(const std::byte* data, size_t bytes) { return read_lines<4096>(data, bytes); }
+template <int kAhead>
+uint64_t read(const std::byte* data, size_t bytes) {
+  uint64_t total = 0;
+  simd::with_simd([&]() __attribute__((always_inline)) { total = read_lines<kAhead>(data, bytes); });
+  return total;
+}
 
 double read_bandwidth(const std::byte* data, size_t bytes) {
   constexpr size_t kPart = size_t{1} << 20;
   double best = 0;
   for (int run = 0; run < 6; ++run) {
-    const auto read = run % 2 == 0 ? read_ahead : read_plainly;
+    const auto read_part = run % 2 == 0 ? read<4096> : read<0>;
     const double start = now();
     threads().parallel_for(static_cast<int64_t>(bytes / kPart), [&](int64_t i, int) {
-      sink += static_cast<int64_t>(read(data + static_cast<size_t>(i) * kPart, kPart));
+      sink += static_cast<int64_t>(read_part(data + static_cast<size_t>(i) * kPart, kPart));
     });
     best = std::max(best, 1e-9 * static_cast<double>(bytes) / (now() - start));
   }
