@@ -20,22 +20,23 @@ namespace {
 
 using namespace thimble;
 
-void add_kv_type(CLI::App& app, ModelOptions& o) {
-  app.add_option("--kv-type", o.kv_type, "of keys and values (default: f16, with --precision f32 f32); q8: 8 bits")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8"}));
-}
-
-void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
-  auto* model = app.add_option("-m,--model", o.model, "a model: .gguf file, safetensors folder, or a pulled name");
-  if (required) model->required();
+// How a model is run, whichever way it is named.
+void add_engine_options(CLI::App& app, ModelOptions& o) {
   app.add_option("-a,--adapter", o.adapter, "a PEFT adapter folder");
   app.add_option("--precision", o.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
       ->check(CLI::IsMember({"fast", "f32"}));
   app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
       ->check(CLI::Range(int64_t{16}, int64_t{1} << 24));
-  add_kv_type(app, o);
+  app.add_option("--kv-type", o.kv_type, "of keys and values (default: f16, with --precision f32 f32); q8: 8 bits")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8"}));
   app.add_option("--draft", o.draft, "a smaller model of the same vocabulary that guesses ahead: the same answers");
   app.add_flag("!--no-speculation", o.speculate, "compute answers token by token: the same answers, slower");
+}
+
+void add_model_options(CLI::App& app, ModelOptions& o, bool required) {
+  auto* model = app.add_option("-m,--model", o.model, "a model: .gguf file, safetensors folder, or a pulled name");
+  if (required) model->required();
+  add_engine_options(app, o);
 }
 
 void add_chunk_options(CLI::App& app, int64_t& context, int64_t& chunks, std::string& precision) {
@@ -143,10 +144,7 @@ int run(int argc, char** argv) {
   {
     auto* c = command("chat", "talk to a model or to a tuned job", [&] { return chat_command(chat); });
     c->add_option("model", chat.model.model, "a use-case folder, a model file or a pulled name")->required();
-    c->add_option("-a,--adapter", chat.model.adapter, "a PEFT adapter folder");
-    c->add_option("--precision", chat.model.precision, "fast or f32")->check(CLI::IsMember({"fast", "f32"}));
-    c->add_option("-c,--context", chat.model.context, "tokens of key-value cache");
-    add_kv_type(*c, chat.model);
+    add_engine_options(*c, chat.model);
     c->add_option("--system", chat.system, "system message");
     c->add_flag("--unconstrained", chat.unconstrained, "don't hold calls to the tools' schemas");
     add_generate_options(*c, chat.generate);

@@ -176,6 +176,22 @@ TEST_F(Cli, ImpossibleSamplingOptionsAreOneSentence) {
   }
 }
 
+TEST_F(Cli, SpeculationIsAnOptionOfEveryCommandThatAnswersAndChangesNoAnswer) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string model = "'" + test::stories_model().string() + "'";
+  for (const char* command : {"run", "chat", "eval", "bench"}) {
+    const Result help = thimble(std::string(command) + " --help");
+    for (const char* option : {"--draft", "--no-speculation", "--kv-type", "--context", "--precision"})
+      EXPECT_NE(help.out.find(option), std::string::npos) << command << " " << option;
+  }
+  const std::string ask = "run -m " + model + " -p 'Lily had a red ball. Tom had a red ball. Lily' --greedy -n 40 ";
+  const Result plain = thimble(ask);
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  EXPECT_FALSE(plain.out.empty());
+  EXPECT_EQ(thimble(ask + "--no-speculation").out, plain.out);
+  EXPECT_EQ(thimble(ask + "--draft " + model).out, plain.out);
+}
+
 TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
   THIMBLE_REQUIRE_STORIES();
   write_job("", "[bars]\nmissed_calls = 1.0\n");
