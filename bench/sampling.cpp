@@ -14,7 +14,7 @@
 #include "core/random.h"
 #include "infer/log_probs.h"
 #include "infer/sampler.h"
-#include "machine_peaks.h"
+#include "clock.h"
 
 namespace thimble {
 namespace {
