@@ -5,13 +5,12 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "clock.h"
 #include "core/buffer.h"
 #include "core/cpu.h"
 #include "core/random.h"
@@ -27,11 +26,7 @@
 namespace thimble {
 namespace {
 
-// One thread is timed by what it computed, not by the clock: others may have the core in between.
-double now() {
-  if (threads().size() == 1) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+using bench::now;
 
 double seconds(const std::function<void()>& run) {
   const double start = now();

@@ -7,19 +7,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "core/atomic_file.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "formats/model_file.h"
+#include "infer/benchmark.h"
 
 namespace thimble {
 namespace {
@@ -28,20 +28,9 @@ namespace fs = std::filesystem;
 constexpr int kRounds = 7;
 
 double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const Clock::time_point start = Clock::now();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(fmt::format("cannot open {}", path.string()));
-  return {std::istreambuf_iterator<char>(file), {}};
+  return seconds_since(start);
 }
 
 std::string read_text(const fs::path& path) {

@@ -9,19 +9,16 @@
 
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 
+#include "core/clock.h"
 #include "core/error.h"
 
 extern char** environ;
 
 namespace thimble {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 [[noreturn]] void fail(const std::string& program, int reason) {
   throw Error(fmt::format("{}: can't be started ({})", program, std::strerror(reason)));
@@ -56,7 +53,7 @@ ChildResult run_child(const std::string& program, const std::vector<std::string>
   for (;;) {
     const ssize_t n = ::read(ends[0], buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
-    if (result.out.empty()) result.first_output_s = since(start);
+    if (result.out.empty()) result.first_output_s = seconds_since(start);
     if (n <= 0) break;
     result.out.append(buffer.data(), static_cast<size_t>(n));
   }
@@ -65,7 +62,7 @@ ChildResult run_child(const std::string& program, const std::vector<std::string>
   rusage usage{};
   while (::wait4(child, &status, 0, &usage) < 0 && errno == EINTR) {
   }
-  result.seconds = since(start);
+  result.seconds = seconds_since(start);
   result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   result.peak_memory_bytes = static_cast<size_t>(usage.ru_maxrss) * 1024;
   return result;

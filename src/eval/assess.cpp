@@ -3,10 +3,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <numeric>
 
+#include "core/clock.h"
 #include "core/random.h"
 #include "route/remote_model.h"
 
@@ -153,7 +153,7 @@ std::vector<Row> choose_shots(std::span<const Row> train, int count, uint64_t se
 
 Assessment assess(Engine& base, const Job& job, std::span<const Row> test, std::span<const Row> train,
                   const ProgressFn& progress) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   Assessment out;
   const std::vector<Row> sample = sample_rows(test, job.assess_sample, job.train.seed);
   out.sample = sample.size();
@@ -162,7 +162,7 @@ Assessment assess(Engine& base, const Job& job, std::span<const Row> test, std::
     out.systems.push_back(run_base(base, job, sample, choose_shots(train, job.assess_shots, job.train.seed), progress));
   if (job.large) out.systems.push_back(run_large(job, sample, progress));
   advise(job, train, out);
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = seconds_since(start);
   return out;
 }
 

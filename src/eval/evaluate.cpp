@@ -1,12 +1,12 @@
 #include "eval/evaluate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <numeric>
 #include <optional>
 
 #include "calls/hermes.h"
+#include "core/clock.h"
 
 namespace thimble {
 
@@ -22,7 +22,7 @@ TokenTable token_table(const Tokenizer& tokenizer) {
 
 Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Row> rows, const EvaluateOptions& options,
                     const ProgressFn& progress) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   // Rows with tools of their own have a constraint of their own.
   std::optional<ConstraintFactory> factory;
   std::optional<ConstraintSet> shared;
@@ -72,7 +72,7 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
     out.rows.push_back(std::move(answered));
   }
   out.score = summarize(scores);
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = seconds_since(start);
   return out;
 }
 

@@ -4,19 +4,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <functional>
 
 #include "core/buffer.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
 
 namespace thimble {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Softmax {
   float best = 0;
@@ -43,12 +41,11 @@ bool adds_bos(const Tokenizer& tokenizer) {
 // scored position.
 void scored_logits(Engine& engine, int adapter, const TextChunks& text, int64_t index,
                    const std::function<void(int64_t first, int64_t rows, const float* logits)>& sink) {
-  const int64_t vocab = engine.model().model().config.vocab;
   const int64_t begin = text.first_scored(), end = begin + text.scored_in_chunk();
-  engine.logits(text.chunk(index), adapter, [&](int64_t first, int64_t rows, const float* logits) {
-    const int64_t from = std::max(first, begin), to = std::min(first + rows, end);
-    if (from < to) sink(from - begin, to - from, logits + (from - first) * vocab);
-  });
+  const auto scored = [&](int64_t first, int64_t rows, const float* logits) {
+    if (const int64_t to = std::min(first + rows, end); first < to) sink(first - begin, to - first, logits);
+  };
+  engine.logits(text.chunk(index), adapter, scored, begin);
 }
 
 // Calls score(row, logits, token) for scored positions, on all threads; it returns whether what it saw was finite.
@@ -72,7 +69,7 @@ Perplexity summary(const TextChunks& text, std::span<const double> nll, Clock::t
           .text_chunks = text.text_chunks,
           .scored = static_cast<int64_t>(nll.size()),
           .perplexity = exp_of_mean(nll),
-          .seconds = std::chrono::duration<double>(Clock::now() - start).count()};
+          .seconds = seconds_since(start)};
 }
 
 void tell(const ProgressFn& progress, const char* stage, const TextChunks& text, int64_t chunks,

@@ -62,6 +62,7 @@ struct GgufFile {
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<std::string> string(std::string_view key) const;
   const std::vector<std::string>* strings(std::string_view key) const;  // nullptr where absent
+  std::vector<std::string> take_strings(std::string_view key);  // moved out of the file; empty where absent
   std::string place;  // the file's name, for messages
 };
 

@@ -126,12 +126,6 @@ std::vector<T> parallel_list(const GgufFile& file, const char* key, size_t token
   return *list;
 }
 
-// A list of strings out of the file; empty where there is none.
-std::vector<std::string> take_strings(GgufFile& file, std::string_view key) {
-  const auto* list = file.strings(key);
-  return list == nullptr ? std::vector<std::string>() : std::move(const_cast<std::vector<std::string>&>(*list));
-}
-
 }  // namespace
 
 ModelConfig gguf_config(const GgufFile& file) {
@@ -186,8 +180,8 @@ Vocabulary gguf_vocabulary(GgufFile file) {
   Vocabulary v;
   v.model = file.string("tokenizer.ggml.model").value_or("");
   v.pre = file.string("tokenizer.ggml.pre").value_or("");
-  v.tokens = take_strings(file, "tokenizer.ggml.tokens");
-  v.merges = take_strings(file, "tokenizer.ggml.merges");
+  v.tokens = file.take_strings("tokenizer.ggml.tokens");
+  v.merges = file.take_strings("tokenizer.ggml.merges");
   v.scores = parallel_list<float>(file, "tokenizer.ggml.scores", v.tokens.size());
   v.types = parallel_list<int32_t>(file, "tokenizer.ggml.token_type", v.tokens.size());
   v.bos = token_id(file, "tokenizer.ggml.bos_token_id", v.tokens.size());

@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <limits>
 #include <type_traits>
 
@@ -74,6 +75,12 @@ const std::vector<std::string>* GgufFile::strings(std::string_view key) const {
   if (const auto* array = std::get_if<GgufArray>(value))
     if (const auto* list = std::get_if<std::vector<std::string>>(&array->items)) return list;
   wrong_type(*this, key, "an array of strings");
+}
+
+std::vector<std::string> GgufFile::take_strings(std::string_view key) {
+  if (strings(key) == nullptr) return {};
+  auto& value = std::ranges::find(metadata, key, &GgufEntry::key)->value;
+  return std::move(std::get<std::vector<std::string>>(std::get<GgufArray>(value).items));
 }
 
 }  // namespace thimble

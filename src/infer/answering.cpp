@@ -9,10 +9,6 @@
 namespace thimble {
 namespace {
 
-double since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // Leaves in `allowed` either the tokens that open a call or the others, as the threshold says; gives the probability
 // of opening one.
 double decide_call(std::span<const float> logits, std::span<uint32_t> allowed, std::span<const uint32_t> openers,
@@ -120,7 +116,7 @@ void Answering::decide(std::span<const float> logits) {
 }
 
 void Answering::say(int32_t token) {
-  if (!started()) answer_.first_token_s = since(start_);
+  if (!started()) answer_.first_token_s = seconds_since(start_);
   if (!request_.ignore_end && tokenizer_.ends_answer(token)) {
     send(decoder_.flush(), true);
     return finish(FinishReason::kStop);
@@ -169,7 +165,7 @@ void Answering::finish(FinishReason reason) {
   if (finished_) return;
   finished_ = true;
   answer_.finish = reason;
-  answer_.seconds = since(start_);
+  answer_.seconds = seconds_since(start_);
 }
 
 Answering::Guess Answering::look_up(SpeculationOdds& odds, int running) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/clock.h"
 #include "infer/lookup_drafter.h"
 #include "infer/request.h"
 #include "text/tokenizer.h"
@@ -52,9 +52,6 @@ class Answering {
     return static_cast<int64_t>(request_.prompt.size()) + request_.max_tokens;
   }
   int64_t left() const { return request_.max_tokens - static_cast<int64_t>(answer_.tokens.size()); }
-  int64_t length() const {  // of prompt and answer so far
-    return static_cast<int64_t>(request_.prompt.size() + answer_.tokens.size());
-  }
   Answer& answer() { return answer_; }
 
  private:
@@ -78,7 +75,7 @@ class Answering {
   std::optional<LookupDrafter> drafter_;
   StreamDecoder decoder_;
   std::string unsent_;  // text that may yet be the beginning of a stop string
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
   bool finished_ = false;
 };
 

@@ -65,11 +65,7 @@ std::vector<std::vector<int32_t>> DraftModel::guess(std::span<const Text> texts)
       g.full = !cache_.append(g.sequence, std::span(g.known).first(static_cast<size_t>(rows)));
       if (rows == 0 || g.full) continue;
       budget -= rows;
-      const auto first = static_cast<int32_t>(batch.tokens.size());
-      batch.tokens.insert(batch.tokens.end(), g.known.begin(), g.known.begin() + rows);
-      batch.adapters.insert(batch.adapters.end(), static_cast<size_t>(rows), 0);
-      cache_.plan(g.sequence, rows, first, batch.plan.segments);
-      cache_.slots(g.sequence, rows, batch.slots);
+      const int32_t first = batch.add(cache_, g.sequence, rows, 0);
       g.known.erase(g.known.begin(), g.known.begin() + rows);
       if (!g.known.empty()) continue;
       wanted.push_back(first + rows - 1);

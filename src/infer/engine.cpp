@@ -258,11 +258,7 @@ bool Engine::step() {
   std::vector<std::pair<Running*, int64_t>> deciding;  // and where their logits begin
   for (Running& r : running_) {
     if (r.rows == 0) continue;
-    const auto first = static_cast<int32_t>(batch.tokens.size());
-    cache_.tokens(r.sequence, r.rows, batch.tokens);
-    batch.adapters.insert(batch.adapters.end(), static_cast<size_t>(r.rows), r.answering->request().adapter);
-    cache_.plan(r.sequence, r.rows, first, batch.plan.segments);
-    cache_.slots(r.sequence, r.rows, batch.slots);
+    const int32_t first = batch.add(cache_, r.sequence, r.rows, r.answering->request().adapter);
     if (!r.answering->known().empty()) continue;
     r.waits_for_prompt = false;
     deciding.emplace_back(&r, static_cast<int64_t>(wanted.size()));
@@ -316,7 +312,7 @@ std::vector<Answer> Engine::run(std::vector<GenerateRequest> requests, const Pro
 }
 
 void Engine::logits(std::span<const int32_t> tokens, int adapter,
-                    const std::function<void(int64_t, int64_t, const float*)>& sink) {
+                    const std::function<void(int64_t, int64_t, const float*)>& sink, int64_t from) {
   if (tokens.empty() || static_cast<int64_t>(tokens.size()) > context())
     throw Error(fmt::format("the text has {} tokens; between 1 and {} fit", tokens.size(), context()));
   // A tree of its own, so that every position is computed and none is found in the cache.
@@ -328,15 +324,12 @@ void Engine::logits(std::span<const int32_t> tokens, int adapter,
       throw Error("the cache is full of running sequences; wait for them or give a larger cache");
     }
     InferBatch batch;
-    batch.tokens.assign(tokens.begin() + static_cast<std::ptrdiff_t>(done),
-                        tokens.begin() + static_cast<std::ptrdiff_t>(done + rows));
-    batch.adapters.assign(rows, adapter);
-    cache_.plan(sequence, static_cast<int32_t>(rows), 0, batch.plan.segments);
-    cache_.slots(sequence, static_cast<int32_t>(rows), batch.slots);
+    batch.add(cache_, sequence, static_cast<int32_t>(rows), adapter);
     InferOps ops(*model_, cache_, batch, pool_);
     const Act hidden = model_->model().forward(ops);
     constexpr size_t kSlice = 64;
-    for (size_t at = 0; at < rows; at += kSlice) {
+    const size_t skipped = std::min(rows, static_cast<size_t>(std::max<int64_t>(from - static_cast<int64_t>(done), 0)));
+    for (size_t at = skipped; at < rows; at += kSlice) {
       std::vector<int32_t> wanted;
       for (size_t i = at; i < std::min(rows, at + kSlice); ++i) wanted.push_back(static_cast<int32_t>(i));
       const Act values = ops.logits(hidden, wanted);

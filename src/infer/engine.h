@@ -55,9 +55,10 @@ class Engine {
   // Submits all, keeps the batch full until all are done, answers in the order of the requests.
   std::vector<Answer> run(std::vector<GenerateRequest> requests, const ProgressFn& progress = {});
 
-  // Logits of every position of a text, [tokens, vocab], computed in slices that are handed to `sink` in order.
+  // Logits of every position of a text from `from` on, [tokens - from, vocab], computed in slices that are handed to
+  // `sink` in order.
   void logits(std::span<const int32_t> tokens, int adapter,
-              const std::function<void(int64_t first_row, int64_t rows, const float* logits)>& sink);
+              const std::function<void(int64_t first_row, int64_t rows, const float* logits)>& sink, int64_t from = 0);
 
   const PreparedModel& model() const { return *model_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }

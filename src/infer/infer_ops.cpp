@@ -14,6 +14,15 @@
 
 namespace thimble {
 
+int32_t InferBatch::add(const KvCache& cache, KvCache::Sequence sequence, int32_t count, int adapter) {
+  const auto first = static_cast<int32_t>(tokens.size());
+  cache.tokens(sequence, count, tokens);
+  cache.slots(sequence, count, slots);
+  cache.plan(sequence, count, first, plan.segments);
+  adapters.insert(adapters.end(), static_cast<size_t>(count), adapter);
+  return first;
+}
+
 InferOps::InferOps(const PreparedModel& model, const KvCache& cache, const InferBatch& batch, ActivationPool& pool)
     : model_(model), cache_(cache), batch_(batch), pool_(pool), positions_(batch.plan.positions()) {
   assert(batch.slots.size() == batch.tokens.size() && batch.adapters.size() == batch.tokens.size());

@@ -17,6 +17,9 @@ struct InferBatch {
   std::vector<int32_t> slots;     // [rows], in the cache
   std::vector<int32_t> adapters;  // [rows], 0: the base model
   AttentionPlan plan;
+
+  // Adds the last `count` tokens of a sequence, which the cache has room for already; gives their first row.
+  int32_t add(const KvCache& cache, KvCache::Sequence sequence, int32_t count, int adapter);
 };
 
 // Ops that compute at once, on packed weights and the cache.

@@ -11,15 +11,11 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-bool permitted(std::span<const uint32_t> allowed, size_t i) {
-  return allowed.empty() || ((allowed[i / 32] >> (i % 32)) & 1u) != 0;
-}
-
 // The most likely allowed token; the first allowed one where a broken model gives none a likelihood.
 int32_t most_likely(std::span<const float> row, std::span<const uint32_t> allowed) {
   if (const int32_t best = argmax(row, allowed); best >= 0) return best;
   size_t first = 0;
-  while (first < row.size() && !permitted(allowed, first)) ++first;
+  while (first < row.size() && !is_allowed(allowed, static_cast<int64_t>(first))) ++first;
   assert(first < row.size());
   return static_cast<int32_t>(first);
 }
@@ -228,7 +224,7 @@ int32_t Sampler::draw_from_row(std::span<const float> row, std::span<const uint3
   int32_t token = -1;
   const size_t end = std::min(row.size(), (stretch + 1) * kStretch);
   for (size_t i = stretch * kStretch; i < end && (left >= 0 || token < 0); ++i) {
-    if (!permitted(allowed, i) || !(row[i] > -kInfinity)) continue;
+    if (!is_allowed(allowed, static_cast<int64_t>(i)) || !(row[i] > -kInfinity)) continue;
     const double weight = std::exp(static_cast<double>((row[i] - top) * scale));
     if (weight <= 0) continue;
     token = static_cast<int32_t>(i);

@@ -4,12 +4,10 @@
 
 #include <immintrin.h>
 
-#include "kernels/target.h"
-
 namespace thimble {
 
-// 16 x 16 elements of four bytes, in place.
-THIMBLE_AVX512_BF16 inline void transpose(__m512i r[16]) {
+// 16 x 16 elements of four bytes, in place; goes into functions of every AVX-512 level.
+__attribute__((target("avx512f"), always_inline)) inline void transpose(__m512i r[16]) {
   __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {

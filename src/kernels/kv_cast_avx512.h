@@ -6,6 +6,7 @@
 
 #include <cstddef>
 
+#include "kernels/avx512_transpose.h"
 #include "kernels/kv_layout.h"
 
 // For functions with AVX-512 intrinsics in files that are compiled for any machine: callers ask cpu_level() first.
@@ -53,41 +54,13 @@ THIMBLE_KV_512 __attribute__((always_inline)) inline void narrow16(__m512 x, __m
     _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse))));
 }
 
-// 16 x 16 elements, in place.
 THIMBLE_KV_512 __attribute__((always_inline)) inline void transpose16(__m512 r[16]) {
-  __m512 t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-  }
-  const auto pairs_low = [](__m512 a, __m512 b) __attribute__((always_inline, target("avx512f"))) {
-    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-  };
-  const auto pairs_high = [](__m512 a, __m512 b) __attribute__((always_inline, target("avx512f"))) {
-    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-  };
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = pairs_low(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = pairs_high(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = pairs_low(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = pairs_high(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88);
-    r[i + 4] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88);
-    r[i + 8] = _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd);
-    r[i + 12] = _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd);
-  }
+  __m512i bits[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) bits[i] = _mm512_castps_si512(r[i]);
+  transpose(bits);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_castsi512_ps(bits[i]);
 }
 
 }  // namespace thimble

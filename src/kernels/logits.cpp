@@ -17,10 +17,6 @@ using simd::kLanes;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNever = -kInfinity;
 
-bool is_allowed(std::span<const uint32_t> allowed, int64_t token) {
-  return allowed.empty() || ((allowed[static_cast<size_t>(token / 32)] >> (token % 32)) & 1) != 0;
-}
-
 // Logits [first, first + 16) with what must not be chosen at minus infinity; past the end too.
 [[gnu::always_inline]] inline F32 masked(std::span<const float> logits, std::span<const uint32_t> allowed,
                                          int64_t first) {

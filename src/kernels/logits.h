@@ -10,6 +10,11 @@ namespace thimble {
 // give it, or is empty for all tokens; forbidden tokens and NaN count as minus infinity. Equal logits: the lower id
 // comes first.
 
+// Whether the mask lets a token pass.
+inline bool is_allowed(std::span<const uint32_t> allowed, int64_t token) {
+  return allowed.empty() || ((allowed[static_cast<size_t>(token / 32)] >> (token % 32)) & 1) != 0;
+}
+
 // The most likely allowed token, or -1 where none is allowed.
 int32_t argmax(std::span<const float> logits, std::span<const uint32_t> allowed = {});
 

@@ -3,10 +3,10 @@
 #include <curl/curl.h>
 #include <fmt/core.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <memory>
 
+#include "core/clock.h"
 #include "core/error.h"
 
 namespace thimble {
@@ -110,7 +110,7 @@ RemoteAnswer ask(const RemoteModel& remote, std::string_view system, std::span<c
   for (const Turn& turn : turns) request["messages"].push_back(message(turn));
   if (!tools.empty()) request["tools"] = tools_to_json(tools);
 
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   long status = 0;
   const std::string body = post(remote, url, write_json(request), status);
   std::string reason;
@@ -128,7 +128,7 @@ RemoteAnswer ask(const RemoteModel& remote, std::string_view system, std::span<c
   } catch (const std::exception& e) {
     throw Error(fmt::format("{}: the answer is not a chat completion ({})", url, e.what()));
   }
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = seconds_since(start);
   out.cost = (static_cast<double>(out.input_tokens) * remote.input_price +
               static_cast<double>(out.output_tokens) * remote.output_price) *
              1e-6;
