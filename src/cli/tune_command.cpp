@@ -55,7 +55,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   fmt::print(out,
              "memory plan: {} (weights {}, adapter {}, optimizer {}, activations {}, logits {}, other {}) of {} "
              "available\n",
-             mb(plan.total()), mb(plan.weights), mb(plan.adapter), mb(plan.optimizer), mb(plan.activations),
+             mb(plan.total()), mb(plan.weights), mb(plan.trained), mb(plan.optimizer), mb(plan.activations),
              mb(plan.logits), mb(plan.other), mb(plan.available));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,

@@ -71,16 +71,11 @@ void read_into(const SafetensorsFile& file, const std::string& name, std::span<f
     if (entry.name != name) continue;
     if (entry.dtype != "F32" || entry.bytes.size() != values.size_bytes())
       throw Error(
-          fmt::format("{}: tensor '{}' has another size than the adapter; remove the file to start anew", place, name));
+          fmt::format("{}: tensor '{}' has another size than the parameter; remove the file to start anew", place, name));
     std::memcpy(values.data(), entry.bytes.data(), values.size_bytes());
     return;
   }
   throw Error(fmt::format("{}: tensor '{}' is missing; remove the file to start anew", place, name));
-}
-
-// Where a parameter's values stand in the adapter's storage.
-size_t offset_in(const Lora& lora, const ParameterTensor& p) {
-  return static_cast<size_t>(p.values.data() - lora.values().data());
 }
 
 }  // namespace
@@ -111,7 +106,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
 }
 
 void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& s,
-                     const Lora& lora, const Optimizer& optimizer) {
+                     const Optimizer& optimizer) {
   json history = json::array();
   for (const HistoryPoint& point : s.history) history.push_back(point_json(point));
   const json state = {
@@ -132,20 +127,21 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   };
   std::vector<TensorSource> tensors;
   const auto& parameters = optimizer.parameters();
+  std::span<const float> best = s.best;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterTensor& p = parameters[i];
     tensors.push_back(source(p.name, p.values));
     tensors.push_back(source(p.name + ".m", optimizer.first_moment(i)));
     tensors.push_back(source(p.name + ".v", optimizer.second_moment(i)));
-    if (!s.best.empty())
-      tensors.push_back(source(p.name + ".best", std::span(s.best).subspan(offset_in(lora, p), p.values.size())));
+    if (best.empty()) continue;
+    tensors.push_back(source(p.name + ".best", best.first(p.values.size())));
+    best = best.subspan(p.values.size());
   }
   std::filesystem::create_directories(std::filesystem::absolute(path).parent_path());
   write_safetensors(path, tensors, {{kStateKey, state.dump()}});
 }
 
-bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& s, const Lora& lora,
-                     Optimizer& optimizer) {
+bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& s, Optimizer& optimizer) {
   if (!std::filesystem::exists(path)) return false;
   const std::string place = path.string();
   const MappedFile mapped(path);
@@ -184,15 +180,17 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   } catch (const json::exception& error) {
     throw Error(fmt::format("{}: broken state ({}); remove the file to start anew", place, error.what()));
   }
-  if (has_best) loaded.best.resize(lora.values().size());
   const auto& parameters = optimizer.parameters();
+  if (has_best) loaded.best = copy_values(parameters);
+  std::span<float> best = loaded.best;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterTensor& p = parameters[i];
     read_into(file, p.name, p.values, place);
     read_into(file, p.name + ".m", optimizer.first_moment(i), place);
     read_into(file, p.name + ".v", optimizer.second_moment(i), place);
-    if (has_best)
-      read_into(file, p.name + ".best", std::span(loaded.best).subspan(offset_in(lora, p), p.values.size()), place);
+    if (!has_best) continue;
+    read_into(file, p.name + ".best", best.first(p.values.size()), place);
+    best = best.subspan(p.values.size());
   }
   optimizer.set_steps(optimizer_steps);
   s = std::move(loaded);

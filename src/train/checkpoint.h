@@ -8,14 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "train/lora.h"
 #include "train/optimizer.h"
 #include "train/pack.h"
 #include "train/trainer.h"
 
 namespace thimble {
 
-// Where a run stands between two optimizer steps, beside the adapter's and the optimizer's numbers.
+// Where a run stands between two optimizer steps, beside the parameters and the optimizer's moments.
 struct RunState {
   int64_t step = 0;           // optimizer steps taken
   int64_t micro_batches = 0;  // done; what dropout's randomness is keyed by
@@ -26,7 +25,7 @@ struct RunState {
   std::optional<double> best_dev_loss;
   std::optional<double> best_metric;
   int evaluations_since_best = 0;
-  std::vector<float> best;  // the adapter's values at its best evaluation; empty before the first
+  std::vector<float> best;  // the parameters' values at the best evaluation, in their order; empty before the first
   std::vector<HistoryPoint> history;
 };
 
@@ -35,13 +34,12 @@ using RunIdentity = std::map<std::string, std::string>;
 RunIdentity run_identity(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
                          std::span<const TrainRow> dev_rows);
 
-// One file, written beside and renamed, so that it is always whole: safetensors with the adapter, its best values
-// and both moments under their layers' names, and the rest as JSON in the file's metadata.
+// One file, written beside and renamed, so that it is always whole: safetensors with the parameters, their best
+// values and both moments under their names, and the rest as JSON in the file's metadata.
 void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& state,
-                     const Lora& lora, const Optimizer& optimizer);
+                     const Optimizer& optimizer);
 
 // False where there is no file. Throws Error where it is broken or belongs to another run, saying what differs.
-bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state, const Lora& lora,
-                     Optimizer& optimizer);
+bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state, Optimizer& optimizer);
 
 }  // namespace thimble

@@ -9,7 +9,7 @@
 #include "formats/adapter.h"
 #include "kernels/lora.h"
 #include "models/model.h"
-#include "train/optimizer.h"
+#include "train/parameters.h"
 
 namespace thimble {
 
@@ -34,7 +34,7 @@ struct LoraLayer {
   float* db = nullptr;
 };
 
-// A trainable adapter of a model: what an optimizer step changes.
+// A trainable adapter of a model.
 class Lora {
  public:
   // a is Kaiming-uniform with a = sqrt(5), which is uniform within 1 / sqrt(in), and b zero, as PEFT starts them.

@@ -14,8 +14,8 @@ namespace thimble {
 namespace {
 
 // Bytes that the ops' buffers take for a batch of one row of so many tokens.
-size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& config, Keep keep, int64_t tokens) {
-  TrainOps ops(model, &lora, {.precision = config.precision, .keep = keep, .dropout_seed = 0});
+size_t buffers_of(const Model& model, const Trainable& trainable, const TrainConfig& config, Keep keep, int64_t tokens) {
+  TrainOps ops(model, trainable, {.precision = config.precision, .keep = keep, .dropout_seed = 0});
   TrainBatch batch;
   batch.tokens.assign(static_cast<size_t>(tokens), 0);
   batch.targets = batch.tokens;
@@ -29,13 +29,15 @@ size_t buffers_of(const Model& model, const Lora& lora, const TrainConfig& confi
 }  // namespace
 
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows) {
-  const Lora lora(model, config.lora, 0);
+  const Trainable trainable = make_trainable(model, config);
+  size_t values = 0;
+  for (const ParameterTensor& p : trainable.parameters()) values += p.values.size_bytes();
   MemoryPlan plan;
   for (const Linear& linear : model.linears) plan.weights += linear.weight.bytes();
   for (const Param& param : model.params)
     if (param.value.data != model.head->weight.data) plan.weights += param.value.bytes();
-  plan.adapter = 3 * lora.values().size_bytes();
-  plan.optimizer = 2 * lora.values().size_bytes();
+  plan.trained = 3 * values;
+  plan.optimizer = 2 * values;
 
   int64_t longest = 0, sum = 0;
   for (const TrainRow& row : rows) {
@@ -53,8 +55,8 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   if (config.recompute == Recompute::kOn) choices = {Keep::kInputs};
   for (const Keep keep : choices) {
     constexpr int64_t kProbe = 16;
-    const size_t one = buffers_of(model, lora, config, keep, kProbe);
-    const size_t two = buffers_of(model, lora, config, keep, 2 * kProbe);
+    const size_t one = buffers_of(model, trainable, config, keep, kProbe);
+    const size_t two = buffers_of(model, trainable, config, keep, 2 * kProbe);
     plan.keep = keep;
     plan.activations = (std::max(one, two) - one) / kProbe * static_cast<size_t>(plan.tokens);
     if (plan.total() <= plan.available) return plan;

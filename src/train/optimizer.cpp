@@ -43,7 +43,7 @@ double Optimizer::step(double learning_rate) {
                  second_moment(i).data());
     }
   }
-  for (const ParameterTensor& p : parameters_) std::fill(p.gradients.begin(), p.gradients.end(), 0.0f);
+  zero_gradients(parameters_);
   return norm;
 }
 

@@ -3,20 +3,13 @@
 #include <cstdint>
 #include <functional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "core/buffer.h"
 #include "kernels/adamw.h"
+#include "train/parameters.h"
 
 namespace thimble {
-
-// A tensor that training changes, and where its gradients add up.
-struct ParameterTensor {
-  std::string name;
-  std::span<float> values;
-  std::span<float> gradients;
-};
 
 // Sees every gradient once a step, after the last micro-batch and before clipping: other ranks' gradients are added
 // here. The sums must not depend on who adds first.

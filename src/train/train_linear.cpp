@@ -57,7 +57,7 @@ ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
   ValuePtr y = make(x->rows, layer.linear->out());
   ValuePtr t = make(x->rows, layer.rank);
   const Tensor& weight = layer.linear->weight;
-  lora_forward(options_.precision, product_input(*x), weight, lora_->low_rank(layer), y->values.data(),
+  lora_forward(options_.precision, product_input(*x), weight, trained_.lora->low_rank(layer), y->values.data(),
                t->values.data());
   y->needs_grad = true;
   if (recording_) {
@@ -66,7 +66,7 @@ ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
     tape_.record("linear", [this, x, y, t, &layer, &weight] {
       const GemmInput in = product_input(*x);
       const auto [dx, accumulate] = x->needs_grad ? x->grad_target() : Value::Target{nullptr, false};
-      lora_backward(options_.precision, {y->grad.data(), y->rows, y->cols}, in, weight, lora_->low_rank(layer),
+      lora_backward(options_.precision, {y->grad.data(), y->rows, y->cols}, in, weight, trained_.lora->low_rank(layer),
                     t->values.data(), dx, accumulate, layer.da, layer.db);
     });
   }
@@ -76,8 +76,8 @@ ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
 ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x) {
   const Tensor& weight = layer.linear->weight;
   const int64_t rows = x->rows, in = weight.cols(), out = weight.rows(), rank = layer.rank;
-  const float share = lora_->config().dropout;
-  const float scale = lora_->config().scale();
+  const float share = trained_.lora->config().dropout;
+  const float scale = trained_.lora->config().scale();
   const uint64_t key = options_.dropout_seed + dropout_step_ * 0xd1342543de82ef95u +
                        static_cast<uint64_t>(layer.linear->index + 1) * 0x2545f4914f6cdd1du;
   const auto dropped = [this, x, key, share] {
@@ -125,7 +125,7 @@ std::vector<Act> TrainOps::linear(const Act& x_act, std::span<const Linear* cons
   const ValuePtr x = value_ptr(x_act);
   std::vector<Act> out;
   for (const Linear* layer : layers) {
-    const LoraLayer* adapted = lora_ != nullptr ? lora_->find(*layer) : nullptr;
+    const LoraLayer* adapted = trained_.lora != nullptr ? trained_.lora->find(*layer) : nullptr;
     const ValuePtr y = adapted == nullptr ? frozen_linear(*layer, x)
                        : drops()          ? adapted_linear_with_dropout(*adapted, x)
                                           : adapted_linear(*adapted, x);

@@ -20,8 +20,8 @@
 
 namespace thimble {
 
-TrainOps::TrainOps(const Model& model, const Lora* lora, Options options)
-    : model_(model), lora_(lora), options_(options) {
+TrainOps::TrainOps(const Model& model, const Trained& trained, Options options)
+    : model_(model), trained_(trained), options_(options) {
   if (!has_bf16_products(cpu_level())) options_.precision = GemmPrecision::kF32;
 }
 
@@ -295,7 +295,7 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
 }
 
 double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
-  recording_ = lora_ != nullptr;
+  recording_ = trained_.any();
   dropping_ = true;
   dropout_step_ = dropout_step;
   const double result = head_loss(forward(batch), batch, normalizer, true);

@@ -11,8 +11,8 @@
 #include "models/model.h"
 #include "models/ops.h"
 #include "train/batch.h"
-#include "train/lora.h"
 #include "train/tape.h"
+#include "train/trainable.h"
 
 namespace thimble {
 
@@ -23,8 +23,8 @@ enum class Keep {
 };
 
 // Computes a model's calls with the training kernels and records what backward needs. Made once for a run; every
-// batch goes through one of the calls below. Gradients are made only for the adapter and for the activations above
-// its lowest layer.
+// batch goes through one of the calls below. Gradients are made only for what is trained and for the activations above
+// the lowest of it.
 class TrainOps final : public Ops {
  public:
   struct Options {
@@ -32,12 +32,12 @@ class TrainOps final : public Ops {
     Keep keep = Keep::kValues;
     uint64_t dropout_seed = 0;
   };
-  // The adapter may be null: then there is nothing to train, and losses are the base model's.
-  TrainOps(const Model& model, const Lora* lora, Options options);
+  // Where nothing is trained, losses are the base model's.
+  TrainOps(const Model& model, const Trained& trained, Options options);
   ~TrainOps() override;
 
   // Weighted sum of the batch's token losses over `normalizer` (the weights of the whole optimizer step), added to
-  // the adapter's gradients. dropout_step makes the dropped elements differ between micro-batches.
+  // the parameters' gradients. dropout_step makes the dropped elements differ between micro-batches.
   double loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step = 0);
   double loss(const TrainBatch& batch, double normalizer);  // the same without gradients and dropout
   Buffer<float> logits(const TrainBatch& batch);            // [tokens, vocab], for tests
@@ -65,7 +65,7 @@ class TrainOps final : public Ops {
   const float* param(const Param& p);
   const float* bias(const Linear& linear);
   GemmInput product_input(Value& x);
-  bool drops() const { return dropping_ && lora_ != nullptr && lora_->config().dropout > 0; }
+  bool drops() const { return dropping_ && trained_.lora != nullptr && trained_.lora->config().dropout > 0; }
   ValuePtr adapted_linear(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr frozen_linear(const Linear& layer, const ValuePtr& x);
@@ -75,7 +75,7 @@ class TrainOps final : public Ops {
   double head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward);
 
   const Model& model_;
-  const Lora* lora_;
+  const Trained trained_;
   Options options_;
   BufferPool pool_;
   std::map<const Param*, Buffer<float>> params_;  // frozen, as f32

@@ -56,9 +56,9 @@ class Run {
         train_(train_rows),
         dev_(dev_rows),
         callbacks_(callbacks),
-        lora_(std::make_unique<Lora>(model, config.lora, config.seed)),
-        ops_(model, lora_.get(), {.precision = config.precision, .keep = keep, .dropout_seed = config.seed}),
-        optimizer_(lora_->parameters(), config.optimizer),
+        trainable_(make_trainable(model, config)),
+        ops_(model, trainable_, {.precision = config.precision, .keep = keep, .dropout_seed = config.seed}),
+        optimizer_(trainable_.parameters(), config.optimizer),
         total_steps_(planned_steps(config, train_rows.size())),
         per_epoch_(steps_per_epoch(train_rows.size(), config.batch_rows)) {
     optimizer_.reduce = callbacks.reduce;
@@ -73,7 +73,7 @@ class Run {
         static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
-      load_checkpoint(config.checkpoint, identity_, state_, *lora_, optimizer_);
+      load_checkpoint(config.checkpoint, identity_, state_, optimizer_);
     }
     started_ = now() - state_.seconds;
     first_seconds_ = state_.seconds;
@@ -125,7 +125,7 @@ class Run {
     int64_t micro_done = 0;
     for (const MicroBatch& micro : plan.micro_batches) {
       if (is_cancelled()) {
-        std::fill(lora_->gradients().begin(), lora_->gradients().end(), 0.0f);
+        zero_gradients(optimizer_.parameters());
         return false;
       }
       const TrainBatch batch = make_batch(train_, micro);
@@ -171,7 +171,7 @@ class Run {
       point.dev_loss = mean_loss(ops_, dev_, config_.token_budget);
       last_dev_loss_ = point.dev_loss;
     }
-    if (callbacks_.metric) point.metric = callbacks_.metric(*lora_);
+    if (callbacks_.metric) point.metric = callbacks_.metric(trainable_);
     state_.seconds = now() - started_;
     point.seconds = state_.seconds;
     const bool better = point.metric ? !state_.best_metric || *point.metric > *state_.best_metric
@@ -184,11 +184,11 @@ class Run {
     state_.best_step = state_.step;
     state_.best_dev_loss = point.dev_loss;
     state_.best_metric = point.metric;
-    state_.best.assign(lora_->values().begin(), lora_->values().end());
+    state_.best = copy_values(optimizer_.parameters());
   }
 
   void save() const {
-    if (!config_.checkpoint.empty()) save_checkpoint(config_.checkpoint, identity_, state_, *lora_, optimizer_);
+    if (!config_.checkpoint.empty()) save_checkpoint(config_.checkpoint, identity_, state_, optimizer_);
   }
 
   void report(int64_t tokens) {
@@ -220,10 +220,10 @@ class Run {
     if (state_.best.empty()) {
       out.best_step = state_.step;
     } else {
-      std::copy(state_.best.begin(), state_.best.end(), lora_->values().begin());
+      put_values(state_.best, optimizer_.parameters());
       out.best_step = state_.best_step;
     }
-    out.adapter = std::move(lora_);
+    out.trained = std::move(trainable_);
     out.best_dev_loss = state_.best_dev_loss;
     out.best_metric = state_.best_metric;
     out.history = std::move(state_.history);
@@ -240,7 +240,7 @@ class Run {
   const TrainConfig& config_;
   std::span<const TrainRow> train_, dev_;
   const TrainCallbacks& callbacks_;
-  std::unique_ptr<Lora> lora_;
+  Trainable trainable_;
   TrainOps ops_;
   Optimizer optimizer_;
   Schedule schedule_;
@@ -269,6 +269,10 @@ int64_t planned_steps(const TrainConfig& config, size_t rows) {
   return std::max<int64_t>(1, std::llround(steps));
 }
 
+Trainable make_trainable(const Model& model, const TrainConfig& config) {
+  return {.lora = std::make_unique<Lora>(model, config.lora, config.seed)};
+}
+
 TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
                   std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks) {
   check(model, config, train_rows);
@@ -279,10 +283,10 @@ TrainResult train(const Model& model, const TrainConfig& config, std::span<const
   return result;
 }
 
-double evaluate_loss(const Model& model, const Lora* adapter, std::span<const TrainRow> rows, GemmPrecision precision,
+double evaluate_loss(const Model& model, const Trained& trained, std::span<const TrainRow> rows, GemmPrecision precision,
                      int64_t token_budget) {
   if (rows.empty()) throw Error("there are no rows to evaluate");
-  TrainOps ops(model, adapter, {.precision = precision});
+  TrainOps ops(model, trained, {.precision = precision});
   return mean_loss(ops, rows, token_budget);
 }
 

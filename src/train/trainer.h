@@ -11,11 +11,11 @@
 
 #include "core/progress.h"
 #include "models/model.h"
-#include "train/lora.h"
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 #include "train/pack.h"
 #include "train/schedule.h"
+#include "train/trainable.h"
 
 namespace thimble {
 
@@ -53,15 +53,15 @@ struct HistoryPoint {
 struct TrainCallbacks {
   ProgressFn progress;
   std::function<void(const HistoryPoint&)> on_step;
-  // The task's own measure of the adapter as it stands, higher is better. Where it is set it chooses the best
+  // The task's own measure of what is trained as it stands, higher is better. Where it is set it chooses the best
   // checkpoint; the dev loss does otherwise. Called at every evaluation.
-  std::function<double(const Lora&)> metric;
+  std::function<double(const Trainable&)> metric;
   const std::atomic<bool>* cancelled = nullptr;
   ReduceGradients reduce;
 };
 
 struct TrainResult {
-  std::unique_ptr<Lora> adapter;  // at its best evaluation; the last step's where there are no dev rows
+  Trainable trained;  // at its best evaluation; the last step's where there are no dev rows
   int64_t best_step = 0;
   std::optional<double> best_dev_loss;
   std::optional<double> best_metric;
@@ -82,8 +82,11 @@ struct TrainResult {
 TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
                   std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks = {});
 
-// Mean loss of the rows' trained tokens; without adapter the base model's.
-double evaluate_loss(const Model& model, const Lora* adapter, std::span<const TrainRow> rows, GemmPrecision precision,
+// What the settings train of the model, as it is before the first step. Throws Error as train() does.
+Trainable make_trainable(const Model& model, const TrainConfig& config);
+
+// Mean loss of the rows' trained tokens; where nothing is trained the base model's.
+double evaluate_loss(const Model& model, const Trained& trained, std::span<const TrainRow> rows, GemmPrecision precision,
                      int64_t token_budget);
 
 int64_t steps_per_epoch(size_t rows, int batch_rows);

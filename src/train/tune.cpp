@@ -148,7 +148,7 @@ TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, 
   write_file(run.folder / "history.json", history_to_json(run.result).dump(1) + "\n");
   if (run.result.cancelled) return run;
 
-  LoraAdapter adapter = to_adapter(*run.result.adapter, job.base);
+  LoraAdapter adapter = to_adapter(*run.result.trained.lora, job.base);
   JobManifest manifest;
   manifest.job = job.name;
   manifest.description = job.description;

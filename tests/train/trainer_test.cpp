@@ -62,7 +62,7 @@ class Folder {
 };
 
 std::vector<float> values_of(const TrainResult& result) {
-  const auto values = result.adapter->values();
+  const auto values = result.trained.lora->values();
   return {values.begin(), values.end()};
 }
 
@@ -102,7 +102,7 @@ TEST(Trainer, LearnsAndKeepsTheBestAdapter) {
   EXPECT_LT(lowest, 0.95 * *result.history.front().dev_loss);
   EXPECT_LT(result.history.back().loss, 0.9 * result.history[1].loss);
   // What is handed out is the best, not the last.
-  EXPECT_NEAR(evaluate_loss(*tiny(), result.adapter.get(), dev, GemmPrecision::kF32, 60), lowest, 1e-6);
+  EXPECT_NEAR(evaluate_loss(*tiny(), result.trained, dev, GemmPrecision::kF32, 60), lowest, 1e-6);
   int64_t tokens = 0;
   for (const auto& row : rows) tokens += computed_tokens(row);
   EXPECT_EQ(result.tokens, 6 * tokens);
@@ -162,7 +162,7 @@ TEST(Trainer, TheTasksOwnMetricChoosesTheBest) {
   const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
   int calls = 0;
   TrainCallbacks callbacks;
-  callbacks.metric = [&](const Lora&) { return ++calls == 3 ? 0.9 : 0.1; };
+  callbacks.metric = [&](const Trainable&) { return ++calls == 3 ? 0.9 : 0.1; };
   const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
   EXPECT_EQ(calls, 5);
   EXPECT_EQ(result.best_metric, 0.9);
@@ -173,7 +173,7 @@ TEST(Trainer, StopsEarlyWhenNothingGetsBetter) {
   TrainConfig config = small_config();
   config.patience = 2;
   TrainCallbacks callbacks;
-  callbacks.metric = [](const Lora&) { return 1.0; };
+  callbacks.metric = [](const Trainable&) { return 1.0; };
   const TrainResult result = train(*tiny(), config, some_rows(40, 1), {}, callbacks);
   EXPECT_TRUE(result.stopped_early);
   EXPECT_EQ(result.steps, 15);
@@ -205,7 +205,7 @@ TEST(Trainer, GradientsPassTheReductionHookOnceAStep) {
   const TrainResult result = train(*tiny(), config, some_rows(16, 1), {}, callbacks);
   EXPECT_EQ(calls, 2);
   const Lora untouched(*tiny(), config.lora, config.seed);
-  EXPECT_TRUE(std::equal(untouched.values().begin(), untouched.values().end(), result.adapter->values().begin()));
+  EXPECT_TRUE(std::equal(untouched.values().begin(), untouched.values().end(), result.trained.lora->values().begin()));
 }
 
 TEST(Trainer, RefusesSettingsAndRowsThatMakeNoSense) {
