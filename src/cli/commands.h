@@ -66,6 +66,7 @@ struct TuneOptions {
   std::string model;       // overrides the job's base
   bool dry_run = false;    // only the report before step 1
   std::string resume;      // a run folder to go on with
+  bool fresh = false;      // a new run, also where an unfinished one could be gone on with
 };
 struct EvalOptions {
   std::filesystem::path job;
@@ -87,6 +88,7 @@ struct MakeOptions {
   std::filesystem::path job;
   std::string model;
   std::string resume;  // a run folder whose training to go on with
+  bool fresh = false;  // as TuneOptions
   bool json = false;
 };
 struct MergeOptions {

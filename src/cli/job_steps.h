@@ -14,8 +14,7 @@ namespace thimble {
 // Steps that several commands share.
 
 // Shows what will be trained on and the memory plan on `out`, then trains with progress on standard error.
-TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem::path& resume, TrainingData& data,
-                            std::FILE* out);
+TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out);
 
 // A job's model, ready to be evaluated or talked to.
 struct EvalSetup {

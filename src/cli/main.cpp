@@ -102,7 +102,11 @@ int run(int argc, char** argv) {
                       [&] { return make_command(make); });
     c->add_option("job", make.job, "a use-case folder")->required();
     c->add_option("-m,--model", make.model, "another base model than thimble.toml names");
-    c->add_option("--resume", make.resume, "a run folder that was interrupted: go on from its last checkpoint");
+    auto* resume = c->add_option("--resume", make.resume,
+                                 "this run's folder and no other (default: the newest run, where it is unfinished and "
+                                 "its model, rows and settings are the same)");
+    c->add_flag("--fresh", make.fresh, "a new run, also where an unfinished one could be gone on with")
+        ->excludes(resume);
     c->add_flag("--json", make.json, "one JSON object on standard output");
   }
   {
@@ -117,7 +121,11 @@ int run(int argc, char** argv) {
     c->add_option("job", tune.job, "a use-case folder")->required();
     c->add_option("-m,--model", tune.model, "another base model than thimble.toml names");
     c->add_flag("--dry-run", tune.dry_run, "only show what would be trained on, and the memory plan");
-    c->add_option("--resume", tune.resume, "a run folder that was interrupted: go on from its last checkpoint");
+    auto* resume = c->add_option("--resume", tune.resume,
+                                 "this run's folder and no other (default: the newest run, where it is unfinished and "
+                                 "its model, rows and settings are the same)");
+    c->add_flag("--fresh", tune.fresh, "a new run, also where an unfinished one could be gone on with")
+        ->excludes(resume);
   }
   {
     auto* c = command("eval", "prove a model on test.jsonl: exact calls, failures by name",

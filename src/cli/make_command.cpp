@@ -22,9 +22,10 @@ int make_command(const MakeOptions& options) {
 
   heading("2/4 tune");
   TrainingData data;
-  const TunedRun run = tune_with_progress(job, false, options.resume, data, options.json ? stderr : stdout);
+  const TunedRun run = tune_with_progress(job, false, {options.resume, options.fresh, {}}, data,
+                                          options.json ? stderr : stdout);
   if (run.result.cancelled) {
-    fmt::print(stderr, "stopped; go on with `thimble make {} --resume {}`\n", job.folder.string(), run.folder.string());
+    fmt::print(stderr, "stopped; the same command goes on with {}\n", run.folder.string());
     return kInterrupted;
   }
 

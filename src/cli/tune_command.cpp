@@ -64,8 +64,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
 
 }  // namespace
 
-TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem::path& resume, TrainingData& data,
-                            std::FILE* out) {
+TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out) {
   const auto model = load_model(resolve_model(job.base));
   const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
                           job.system, job.tools);
@@ -96,13 +95,18 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, const std::filesystem:
     fmt::print(out, "\n");
     std::fflush(out);
   };
+  callbacks.warn = [&](const std::string& what) {
+    line.clear();
+    fmt::print(stderr, "{} {}\n", styled(stderr, Style::kYellow, "warning:"), what);
+  };
+  choice.say = [&](const std::string& what) { fmt::print(stderr, "{}\n", what); };
   const auto calibrate = [&](const LoraAdapter& adapter) {
     const auto prepared = std::make_shared<PreparedModel>(model, MatmulPrecision::kFast);
     const int number = prepared->add_adapter(adapter);
     Engine engine(prepared, style.tokenizer(), {.cache_tokens = std::min<int64_t>(model->config.context, 8192)});
     return calibrate_calls(engine, style, data.dev_rows, number);
   };
-  TunedRun run = tune_job(job, *model, data, callbacks, calibrate, resume);
+  TunedRun run = tune_job(job, *model, data, callbacks, calibrate, choice);
   line.clear();
   if (run.call_threshold)
     fmt::print(out, "calls where they are at least {:.0f} % likely, as {} dev rows say\n", 100 * *run.call_threshold,
@@ -118,11 +122,10 @@ int tune_command(const TuneOptions& options) {
   Job job = load_job(options.job);
   if (!options.model.empty()) job.base = options.model;
   TrainingData data;
-  const TunedRun run = tune_with_progress(job, options.dry_run, options.resume, data, stdout);
+  const TunedRun run = tune_with_progress(job, options.dry_run, {options.resume, options.fresh, {}}, data, stdout);
   if (options.dry_run) return kOk;
   if (run.result.cancelled) {
-    fmt::print(stderr, "stopped; go on with `thimble tune {} --resume {}`\n", options.job.string(),
-               run.folder.string());
+    fmt::print(stderr, "stopped; the same command goes on with {}\n", run.folder.string());
     return kInterrupted;
   }
   fmt::print("adapter: {}\n", run.adapter().string());

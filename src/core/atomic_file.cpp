@@ -1,5 +1,6 @@
 #include "core/atomic_file.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
@@ -55,6 +56,14 @@ void AtomicFile::commit() {
     errno = reason;
     fail("can't be put in place");
   }
+  sync_folder(target_.parent_path());
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const int opened = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (opened < 0) return;  // not ours to read: the name is in place all the same
+  ::fsync(opened);
+  ::close(opened);
 }
 
 void write_file(const std::filesystem::path& target, std::string_view text) {

@@ -21,7 +21,7 @@ class AtomicFile {
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
   uint64_t position() const { return position_; }
-  void commit();  // flush, sync to disk, rename
+  void commit();  // flush, sync to disk, rename, sync the folder: after it a power cut can't bring the old file back
 
  private:
   [[noreturn]] void fail(const char* what);
@@ -33,6 +33,9 @@ class AtomicFile {
 };
 
 void write_file(const std::filesystem::path& target, std::string_view text);  // whole file, atomically
+// What a file system knows of a folder's names goes to disk; nothing where it can't be asked for.
+void sync_folder(const std::filesystem::path& folder);
+
 std::string read_file(const std::filesystem::path& path);                     // whole file; throws Error
 
 }  // namespace thimble

@@ -131,6 +131,8 @@ void read_train(Section s, TrainSettings& t) {
   s.read("seed", t.seed);
   s.read<double>("dev_share", t.dev_share, [](const double& v) { return v > 0 && v <= 0.5; }, "above 0, at most 0.5");
   s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");
+  s.read<int>("patience", t.patience, [](const int& v) { return v >= 0; }, "0 or more");
+  s.read<double>("checkpoint_minutes", t.checkpoint_minutes, kNotNegative, "at least 0");
   s.choice("precision", t.precision, {"bf16", "f32"}, "\"bf16\" or \"f32\"");
   s.finish();
 }
@@ -253,7 +255,9 @@ std::filesystem::path new_run(const Job& job) {
   const std::string stamp = fmt::format("{:%Y%m%dT%H%M%SZ}", fmt::gmtime(std::time(nullptr)));
   for (int i = 0;; ++i) {
     const auto run = job.runs_folder() / (i == 0 ? stamp : fmt::format("{}-{}", stamp, i));
-    if (std::filesystem::create_directory(run)) return run;
+    if (!std::filesystem::create_directory(run)) continue;
+    sync_folder(job.runs_folder());
+    return run;
   }
 }
 
@@ -265,6 +269,18 @@ std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job
       newest = entry.path();
   return newest;
 }
+
+std::optional<std::filesystem::path> unfinished_run(const std::filesystem::path& job_folder) {
+  std::optional<std::filesystem::path> newest;
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(job_folder / "runs", none))
+    if (entry.is_directory() && (!newest || entry.path().filename() > newest->filename())) newest = entry.path();
+  if (newest && (std::filesystem::exists(*newest / "finished") || std::filesystem::exists(*newest / "failed")))
+    newest.reset();
+  return newest;
+}
+
+void give_up(const std::filesystem::path& run, const std::string& why) { write_file(run / "failed", why + "\n"); }
 
 void mark_finished(const std::filesystem::path& run) { write_file(run / "finished", ""); }
 

@@ -32,6 +32,8 @@ struct TrainSettings {
   uint64_t seed = 1;
   double dev_share = 0.05;         // of train.jsonl, set aside to choose checkpoints and settings
   int evaluations = 4;             // of the dev part, spread over the run
+  int patience = 0;                // evaluations without a better one after which training stops; 0: never
+  double checkpoint_minutes = 5;   // between checkpoints; there is one at every evaluation too
   std::string precision = "bf16";  // bf16 | f32
 };
 
@@ -95,6 +97,9 @@ JobManifest parse_manifest(std::string_view text, std::string_view where);
 // Runs are folders runs/<UTC time>; one is finished when it holds `finished`, which is written last.
 std::filesystem::path new_run(const Job& job);                                             // makes the folder
 std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job_folder);  // finished ones only
+// The newest of all, where it is one that training may go on with: neither finished nor given up.
+std::optional<std::filesystem::path> unfinished_run(const std::filesystem::path& job_folder);
+void give_up(const std::filesystem::path& run, const std::string& why);  // writes `failed`: nobody goes on with it
 void mark_finished(const std::filesystem::path& run);
 
 }  // namespace thimble

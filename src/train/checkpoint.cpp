@@ -18,7 +18,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kStateKey = "thimble.train";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 // FNV-1a (Fowler, Noll and Vo) over whole words: tells changed data from unchanged, no more.
 struct Fingerprint {
@@ -45,18 +45,21 @@ std::optional<double> optional_number(const json& value) {
 
 json point_json(const HistoryPoint& p) {
   return json::array({p.step, p.tokens, p.loss, p.learning_rate, p.gradient_norm, p.tokens_per_second, p.seconds,
-                      optional_number(p.dev_loss), optional_number(p.metric)});
+                      optional_number(p.dev_loss), optional_number(p.metric), p.smoothed_loss});
 }
 HistoryPoint point_of(const json& j) {
-  return {j.at(0),
-          j.at(1),
-          j.at(2),
-          j.at(3),
-          j.at(4),
-          j.at(5),
-          j.at(6),
-          optional_number(j.at(7)),
-          optional_number(j.at(8))};
+  HistoryPoint p;
+  p.step = j.at(0);
+  p.tokens = j.at(1);
+  p.loss = j.at(2);
+  p.learning_rate = j.at(3);
+  p.gradient_norm = j.at(4);
+  p.tokens_per_second = j.at(5);
+  p.seconds = j.at(6);
+  p.dev_loss = optional_number(j.at(7));
+  p.metric = optional_number(j.at(8));
+  p.smoothed_loss = j.at(9);
+  return p;
 }
 
 TensorSource source(std::string name, std::span<const float> values) {
@@ -71,11 +74,32 @@ void read_into(const SafetensorsFile& file, const std::string& name, std::span<f
     if (entry.name != name) continue;
     if (entry.dtype != "F32" || entry.bytes.size() != values.size_bytes())
       throw Error(
-          fmt::format("{}: tensor '{}' has another size than the parameter; remove the file to start anew", place, name));
+          fmt::format("{}: tensor '{}' has another size than the parameter; start anew with --fresh", place, name));
     std::memcpy(values.data(), entry.bytes.data(), values.size_bytes());
     return;
   }
-  throw Error(fmt::format("{}: tensor '{}' is missing; remove the file to start anew", place, name));
+  throw Error(fmt::format("{}: tensor '{}' is missing; start anew with --fresh", place, name));
+}
+
+// What keeps a run from going on from this state, as a sentence's part; empty: nothing.
+std::string difference_of(const json& state, const RunIdentity& identity) {
+  if (state.at("version") != kVersion) return "written by another version";
+  const auto theirs = state.at("identity").get<RunIdentity>();
+  for (const auto& [name, value] : identity) {
+    const auto their = theirs.find(name);
+    if (their == theirs.end() || their->second != value)
+      return fmt::format("belongs to a run with another {} ({} there, {} now)", name,
+                         their == theirs.end() ? "none" : their->second, value);
+  }
+  return "";
+}
+
+// The state of a checkpoint's header; `file` is the parsed `path`.
+json state_of(const SafetensorsFile& file, const std::string& place) {
+  const auto found = file.metadata.find(kStateKey);
+  if (found == file.metadata.end())
+    throw Error(fmt::format("{}: not a training checkpoint; start anew with --fresh", place));
+  return parse_json_object(found->second, place);
 }
 
 }  // namespace
@@ -137,8 +161,19 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     tensors.push_back(source(p.name + ".best", best.first(p.values.size())));
     best = best.subspan(p.values.size());
   }
-  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path());
+  std::error_code later;  // a folder that can't be made is refused by what writes into it, with the reason
+  std::filesystem::create_directories(std::filesystem::absolute(path).parent_path(), later);
   write_safetensors(path, tensors, {{kStateKey, state.dump()}});
+}
+
+std::string checkpoint_difference(const std::filesystem::path& path, const RunIdentity& identity) {
+  const std::string place = path.string();
+  const MappedFile mapped(path);
+  try {
+    return difference_of(state_of(parse_safetensors(mapped.bytes(), place), place), identity);
+  } catch (const json::exception& error) {
+    throw Error(fmt::format("{}: broken state ({}); start anew with --fresh", place, error.what()));
+  }
 }
 
 bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& s, Optimizer& optimizer) {
@@ -146,25 +181,13 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   const std::string place = path.string();
   const MappedFile mapped(path);
   const SafetensorsFile file = parse_safetensors(mapped.bytes(), place);
-  const auto found = file.metadata.find(kStateKey);
-  if (found == file.metadata.end())
-    throw Error(fmt::format("{}: not a training checkpoint; remove the file to start anew", place));
+  const json state = state_of(file, place);
   RunState loaded;
   int64_t optimizer_steps = 0;
   bool has_best = false;
   try {
-    const json state = parse_json_object(found->second, place);
-    if (state.at("version") != kVersion)
-      throw Error(fmt::format("{}: written by another version; remove the file to start anew", place));
-    const auto theirs = state.at("identity").get<RunIdentity>();
-    for (const auto& [name, value] : identity) {
-      const auto their = theirs.find(name);
-      if (their == theirs.end() || their->second != value)
-        throw Error(
-            fmt::format("{}: belongs to a run with another {} ({} there, {} now); remove the file to start "
-                        "anew, or put the setting back",
-                        place, name, their == theirs.end() ? "none" : their->second, value));
-    }
+    if (const std::string difference = difference_of(state, identity); !difference.empty())
+      throw Error(fmt::format("{}: {}; start anew with --fresh, or put the setting back", place, difference));
     loaded.step = state.at("step");
     optimizer_steps = state.at("optimizer_steps");
     loaded.micro_batches = state.at("micro_batches");
@@ -178,7 +201,7 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     has_best = state.at("has_best");
     for (const json& point : state.at("history")) loaded.history.push_back(point_of(point));
   } catch (const json::exception& error) {
-    throw Error(fmt::format("{}: broken state ({}); remove the file to start anew", place, error.what()));
+    throw Error(fmt::format("{}: broken state ({}); start anew with --fresh", place, error.what()));
   }
   const auto& parameters = optimizer.parameters();
   if (has_best) loaded.best = copy_values(parameters);

@@ -39,6 +39,10 @@ RunIdentity run_identity(const Model& model, const TrainConfig& config, std::spa
 void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& state,
                      const Optimizer& optimizer);
 
+// What keeps a run of this identity from going on from the checkpoint ("belongs to a run with another learning rate
+// (0.001 there, 0.002 now)"); empty: nothing. Throws Error where the file is broken.
+std::string checkpoint_difference(const std::filesystem::path& path, const RunIdentity& identity);
+
 // False where there is no file. Throws Error where it is broken or belongs to another run, saying what differs.
 bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state, Optimizer& optimizer);
 

@@ -9,6 +9,9 @@
 
 #include "core/error.h"
 #include "train/checkpoint.h"
+#include "train/divergence.h"
+#include "train/finite_weights.h"
+#include "train/smoothed.h"
 #include "train/train_ops.h"
 
 namespace thimble {
@@ -26,6 +29,8 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
   if (c.batch_rows < 1) refuse(fmt::format("batch_rows is {}; it must be at least 1", c.batch_rows));
   if (c.token_budget < 1) refuse(fmt::format("token budget is {}; it must be at least 1", c.token_budget));
   if (c.evaluations < 0) refuse(fmt::format("evaluations is {}; it must be 0 or more", c.evaluations));
+  if (!(c.checkpoint_seconds >= 0))
+    refuse(fmt::format("checkpoint seconds is {}; it must be 0 or more", c.checkpoint_seconds));
   if (c.patience < 0) refuse(fmt::format("patience is {}; it must be 0 or more", c.patience));
   if (!(c.optimizer.clip >= 0)) refuse(fmt::format("clip is {}; it must be 0 or more", c.optimizer.clip));
   if (!(c.optimizer.weight_decay >= 0))
@@ -73,9 +78,15 @@ class Run {
         static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
-      load_checkpoint(config.checkpoint, identity_, state_, optimizer_);
+      if (load_checkpoint(config.checkpoint, identity_, state_, optimizer_)) saved_step_ = state_.step;
+    }
+    for (const HistoryPoint& point : state_.history) {
+      if (point.step == 0) continue;
+      smoothed_.add(point.loss);
+      watch_.add(point.loss, point.gradient_norm);
     }
     started_ = now() - state_.seconds;
+    saved_ = now();
     first_seconds_ = state_.seconds;
     first_tokens_ = state_.tokens;
   }
@@ -86,21 +97,24 @@ class Run {
       evaluate(start);
       state_.history.push_back(start);
       if (callbacks_.on_step) callbacks_.on_step(start);
+      save();
     }
-    bool cancelled = false, stopped = false;
-    while (state_.step < total_steps_ && !stopped) {
+    bool cancelled = false;
+    while (state_.step < total_steps_ && !out_of_patience()) {
       if (!take_step()) {
         cancelled = true;
         save();
         break;
       }
-      stopped = config_.patience > 0 && state_.evaluations_since_best >= config_.patience;
     }
-    return result(cancelled, stopped);
+    return result(cancelled, out_of_patience());
   }
 
  private:
   bool is_cancelled() const { return callbacks_.cancelled != nullptr && callbacks_.cancelled->load(); }
+  bool out_of_patience() const {
+    return config_.patience > 0 && state_.evaluations_since_best >= config_.patience;
+  }
   bool evaluates() const { return config_.evaluations > 0 && (!dev_.empty() || callbacks_.metric); }
   bool evaluates_after(int64_t step) const {
     if (config_.evaluations == 0) return false;
@@ -131,7 +145,7 @@ class Run {
       const TrainBatch batch = make_batch(train_, micro);
       const double part =
           ops_.loss_and_gradients(batch, plan.weight, static_cast<uint64_t>(state_.micro_batches + micro_done));
-      if (!std::isfinite(part)) fail("loss", micro);
+      if (!std::isfinite(part)) fail("the loss is not a finite number", micro);
       loss += part;
       ++micro_done;
       report(micro.tokens);
@@ -139,12 +153,12 @@ class Run {
     HistoryPoint point;
     point.learning_rate = learning_rate(schedule_, static_cast<int>(state_.step));
     point.gradient_norm = optimizer_.step(point.learning_rate);
-    if (!std::isfinite(point.gradient_norm)) {
-      MicroBatch all;
-      for (const MicroBatch& micro : plan.micro_batches)
-        all.rows.insert(all.rows.end(), micro.rows.begin(), micro.rows.end());
-      fail("gradient", all);
-    }
+    if (!std::isfinite(point.gradient_norm)) fail("the gradient is not a finite number", rows_of(plan));
+    if (const auto found = watch_.add(loss, point.gradient_norm))
+      fail(fmt::format("the {} has exploded, {:.4g} where the steps before had at most {:.4g},",
+                       found->gradient ? "gradient's norm" : "loss", found->value, found->highest),
+           rows_of(plan));
+    smoothed_.add(loss);
     const double end = now();
     ++state_.step;
     state_.micro_batches += micro_done;
@@ -155,13 +169,14 @@ class Run {
     point.step = state_.step;
     point.tokens = state_.tokens;
     point.loss = loss;
+    point.smoothed_loss = smoothed_.value();
     point.tokens_per_second = static_cast<double>(plan.tokens) / std::max(end - begin, 1e-9);
     point.seconds = state_.seconds;
     last_loss_ = loss;
     const bool milestone = evaluates_after(state_.step);
     if (milestone && evaluates()) evaluate(point);
     state_.history.push_back(point);
-    if (milestone) save();
+    if (milestone || state_.step == total_steps_ || now() - saved_ >= config_.checkpoint_seconds) save();
     if (callbacks_.on_step) callbacks_.on_step(point);
     return true;
   }
@@ -187,8 +202,20 @@ class Run {
     state_.best = copy_values(optimizer_.parameters());
   }
 
-  void save() const {
-    if (!config_.checkpoint.empty()) save_checkpoint(config_.checkpoint, identity_, state_, optimizer_);
+  // A checkpoint that can't be written leaves the one before it; the training goes on and tries again.
+  void save() {
+    if (config_.checkpoint.empty()) return;
+    saved_ = now();
+    try {
+      save_checkpoint(config_.checkpoint, identity_, state_, optimizer_);
+      saved_step_ = state_.step;
+    } catch (const Error& error) {
+      if (callbacks_.warn)
+        callbacks_.warn(fmt::format("the checkpoint of step {} was not saved, {}; training goes on: {}", state_.step,
+                                    saved_step_ ? fmt::format("that of step {} is kept", *saved_step_)
+                                                : "and there is none before it",
+                                    error.what()));
+    }
   }
 
   void report(int64_t tokens) {
@@ -205,14 +232,28 @@ class Run {
     callbacks_.progress({"training", done, total_tokens_, "tokens", std::move(detail)});
   }
 
-  [[noreturn]] void fail(const char* what, const MicroBatch& micro) const {
+  static MicroBatch rows_of(const StepPlan& plan) {
+    MicroBatch all;
+    for (const MicroBatch& micro : plan.micro_batches)
+      all.rows.insert(all.rows.end(), micro.rows.begin(), micro.rows.end());
+    return all;
+  }
+
+  [[noreturn]] void fail(const std::string& what, const MicroBatch& micro) {
     std::vector<int> rows;
     for (const int index : micro.rows) rows.push_back(train_[static_cast<size_t>(index)].row);
     std::sort(rows.begin(), rows.end());
-    throw Error(
-        fmt::format("the {} is not a finite number at step {} (rows {}); lower the learning rate ({}) or look "
-                    "at these rows",
-                    what, state_.step + 1, fmt::join(rows, ", "), config_.learning_rate));
+    std::string kept;
+    if (callbacks_.keep_last_good) {
+      if (!state_.best.empty()) put_values(state_.best, optimizer_.parameters());
+      kept = callbacks_.keep_last_good(trainable_, state_.best.empty() ? 0 : state_.best_step);
+    }
+    if (saved_step_)
+      kept += fmt::format("{}the checkpoint of step {} is {}", kept.empty() ? "" : "; ", *saved_step_,
+                          config_.checkpoint.string());
+    throw Error(fmt::format("{} at step {} (rows {}); lower the learning rate ({}) or look at these rows{}{}", what,
+                            state_.step + 1, fmt::join(rows, ", "), config_.learning_rate, kept.empty() ? "" : "; ",
+                            kept));
   }
 
   TrainResult result(bool cancelled, bool stopped) {
@@ -251,6 +292,10 @@ class Run {
   RunState state_;
   std::vector<StepPlan> plan_;
   int64_t planned_epoch_ = -1;
+  DivergenceWatch watch_;
+  Smoothed smoothed_;
+  double saved_ = 0;                   // when a checkpoint was last tried
+  std::optional<int64_t> saved_step_;  // of the checkpoint on disk
   double started_ = 0;        // as if earlier parts of a resumed run had just been
   double first_seconds_ = 0;  // where this part of the run began
   int64_t first_tokens_ = 0;
@@ -277,6 +322,7 @@ TrainResult train(const Model& model, const TrainConfig& config, std::span<const
                   std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks) {
   check(model, config, train_rows);
   if (!dev_rows.empty()) check(model, config, dev_rows);
+  refuse_broken_weights(model);
   const MemoryPlan memory = plan_memory(model, config, train_rows);
   TrainResult result = Run(model, config, train_rows, dev_rows, callbacks, memory.keep).run();
   result.memory = memory;

@@ -33,8 +33,10 @@ struct TrainConfig {
   Recompute recompute = Recompute::kAuto;
   int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
   int patience = 0;      // stop after so many evaluations without a better one; 0 = never
-  // Where the state is saved at every evaluation and where a run goes on from; empty = nowhere.
+  // Where the state is saved at every evaluation and every so many seconds (0: after every step), and where a run goes
+  // on from; empty = nowhere.
   std::filesystem::path checkpoint;
+  double checkpoint_seconds = 300;
 };
 
 // One optimizer step, or the evaluation before the first (step 0).
@@ -42,6 +44,7 @@ struct HistoryPoint {
   int64_t step = 0;
   int64_t tokens = 0;  // computed so far
   double loss = 0;     // mean over the step's trained tokens
+  double smoothed_loss = 0;  // smoothed.h
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping
   double tokens_per_second = 0;
@@ -57,6 +60,11 @@ struct TrainCallbacks {
   // checkpoint; the dev loss does otherwise. Called at every evaluation.
   std::function<double(const Trainable&)> metric;
   const std::atomic<bool>* cancelled = nullptr;
+  // What went wrong and is survived: a checkpoint that can't be written.
+  std::function<void(const std::string&)> warn;
+  // Called before a diverged run throws, with what is trained as it was at its best evaluation and that evaluation's step
+  // (0: none after the start). Says where it was put, for the message; may say nothing.
+  std::function<std::string(const Trainable&, int64_t best_step)> keep_last_good;
   ReduceGradients reduce;
 };
 
@@ -77,8 +85,9 @@ struct TrainResult {
 };
 
 // Fine-tunes an adapter. The same model, settings and rows give the same adapter, also over an interruption.
-// Throws Error where the settings make no sense, a row doesn't fit the model, memory does not suffice, a loss is
-// not a number (with step and rows), or the checkpoint belongs to another run.
+// Throws Error where the settings make no sense, a row doesn't fit the model, the model's weights are not all finite,
+// memory does not suffice, a loss or gradient is not a number or diverges as divergence.h says (with step and rows), or
+// the checkpoint belongs to another run.
 TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
                   std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks = {});
 

@@ -6,10 +6,12 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/folder_lock.h"
 #include "data/check.h"
 #include "data/read.h"
 #include "data/split.h"
 #include "formats/adapter.h"
+#include "train/checkpoint.h"
 
 namespace thimble {
 namespace {
@@ -36,6 +38,7 @@ Json history_to_json(const TrainResult& result) {
     Json point{{"step", p.step},
                {"tokens", p.tokens},
                {"loss", p.loss},
+               {"smoothed_loss", p.smoothed_loss},
                {"learning_rate", p.learning_rate},
                {"gradient_norm", p.gradient_norm},
                {"tokens_per_second", p.tokens_per_second},
@@ -51,6 +54,65 @@ Json history_to_json(const TrainResult& result) {
           {"trained_tokens", result.trained_tokens},
           {"seconds", result.seconds},
           {"history", points}};
+}
+
+constexpr const char* kCheckpoint = "checkpoint.safetensors";
+
+JobManifest manifest_of(const Job& job, const Model& model) {
+  JobManifest manifest;
+  manifest.job = job.name;
+  manifest.description = job.description;
+  manifest.base = job.base;
+  manifest.base_fingerprint = model.fingerprint;
+  manifest.tools_in_prompt = job.tools_in_prompt;
+  manifest.plan = job.plan;
+  manifest.system = job.system;
+  manifest.chat_template = model.vocabulary.chat_template;
+  manifest.tools = job.tools;
+  return manifest;
+}
+
+// What a killed process was writing; its run is locked by us.
+void remove_leftovers(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    if (entry.path().extension() == ".tmp") std::filesystem::remove(entry.path(), ignored);
+}
+
+// The locked folder of the run to train, made or gone on with.
+FolderLock choose_run(const Job& job, const RunChoice& choice, const RunIdentity& identity,
+                      std::filesystem::path& folder) {
+  const auto say = [&](const std::string& what) {
+    if (choice.say) choice.say(what);
+  };
+  if (!choice.resume.empty()) {
+    folder = choice.resume;
+    if (!std::filesystem::is_directory(folder))
+      throw Error(
+          fmt::format("{}: is not a run's folder; runs stand in {}", folder.string(), job.runs_folder().string()));
+    if (std::filesystem::exists(folder / "finished"))
+      throw Error(fmt::format("{}: this run is finished; leave --resume out to train anew", folder.string()));
+    if (std::filesystem::exists(folder / "failed"))
+      throw Error(fmt::format("{}: this run has diverged and would do so again; change the settings and leave --resume "
+                              "out", folder.string()));
+  } else if (const auto unfinished = choice.fresh ? std::nullopt : unfinished_run(job.folder)) {
+    FolderLock lock(*unfinished);
+    const std::filesystem::path checkpoint = *unfinished / kCheckpoint;
+    const std::string difference =
+        std::filesystem::exists(checkpoint) ? checkpoint_difference(checkpoint, identity) : "";
+    if (difference.empty()) {
+      folder = *unfinished;
+      say(fmt::format("{} is unfinished: going on {} (--fresh starts a new run)", folder.string(),
+                      std::filesystem::exists(checkpoint) ? "from its last checkpoint" : "with it from the start"));
+      remove_leftovers(folder);
+      return lock;
+    }
+    say(fmt::format("{} is unfinished, but {}: a new run begins", unfinished->string(), difference));
+  }
+  if (choice.resume.empty()) folder = new_run(job);
+  FolderLock lock(folder);
+  remove_leftovers(folder);
+  return lock;
 }
 
 }  // namespace
@@ -132,33 +194,31 @@ TrainConfig train_config(const Job& job) {
   c.seed = t.seed;
   c.precision = t.precision == "f32" ? GemmPrecision::kF32 : GemmPrecision::kBF16;
   c.evaluations = t.evaluations;
+  c.patience = t.patience;
+  c.checkpoint_seconds = 60 * t.checkpoint_minutes;
   return c;
 }
 
-TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, const TrainCallbacks& callbacks,
-                  const CalibrateCalls& calibrate, const std::filesystem::path& resume) {
-  TunedRun run;
-  if (!resume.empty() && !std::filesystem::is_directory(resume))
-    throw Error(
-        fmt::format("{}: is not a run's folder; runs stand in {}", resume.string(), job.runs_folder().string()));
-  run.folder = resume.empty() ? new_run(job) : resume;
+TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, TrainCallbacks callbacks,
+                  const CalibrateCalls& calibrate, const RunChoice& choice) {
   TrainConfig config = train_config(job);
-  config.checkpoint = run.folder / "checkpoint.safetensors";
+  TunedRun run;
+  const FolderLock lock = choose_run(job, choice, run_identity(model, config, data.train, data.dev), run.folder);
+  config.checkpoint = run.folder / kCheckpoint;
+  JobManifest manifest = manifest_of(job, model);
+  callbacks.keep_last_good = [&](const Trainable& best, int64_t step) -> std::string {
+    give_up(run.folder, "the training diverged");
+    if (step == 0) return "";
+    LoraAdapter adapter = to_adapter(*best.lora, job.base);
+    adapter.manifest = manifest_to_text(manifest);
+    write_adapter(run.folder / "last_good", adapter);
+    return fmt::format("the adapter of step {} is {}", step, (run.folder / "last_good").string());
+  };
   run.result = train(model, config, data.train, data.dev, callbacks);
   write_file(run.folder / "history.json", history_to_json(run.result).dump(1) + "\n");
   if (run.result.cancelled) return run;
 
   LoraAdapter adapter = to_adapter(*run.result.trained.lora, job.base);
-  JobManifest manifest;
-  manifest.job = job.name;
-  manifest.description = job.description;
-  manifest.base = job.base;
-  manifest.base_fingerprint = model.fingerprint;
-  manifest.tools_in_prompt = job.tools_in_prompt;
-  manifest.plan = job.plan;
-  manifest.system = job.system;
-  manifest.chat_template = model.vocabulary.chat_template;
-  manifest.tools = job.tools;
   if (calibrate) run.call_threshold = manifest.call_threshold = calibrate(adapter);
   adapter.manifest = manifest_to_text(manifest);
   write_adapter(run.adapter(), adapter);

@@ -52,8 +52,18 @@ struct TunedRun {
 // Chooses JobManifest::call_threshold for a trained adapter, on the dev part.
 using CalibrateCalls = std::function<std::optional<double>(const LoraAdapter&)>;
 
-// Trains and writes the run's folder; `resume` names a run to go on with, empty starts a new one.
-TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, const TrainCallbacks& callbacks,
-                  const CalibrateCalls& calibrate, const std::filesystem::path& resume = {});
+// Which run is trained. Without either: the newest one, where it is unfinished and its checkpoint belongs to this very
+// job (model, rows and settings); else a new one.
+struct RunChoice {
+  std::filesystem::path resume;                 // this one and no other
+  bool fresh = false;                           // a new one in any case
+  std::function<void(const std::string&)> say;  // which was chosen, and why; may be empty
+};
+
+// Trains and writes the run's folder, which is locked meanwhile. Whatever ends the process, the same call goes on from
+// the last checkpoint and ends with the same bytes. A diverged run is given up: its best adapter stays in last_good/.
+// Throws Error as train() does, and where the run is another process's or the one to resume can't be gone on with.
+TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, TrainCallbacks callbacks,
+                  const CalibrateCalls& calibrate, const RunChoice& choice = {});
 
 }  // namespace thimble

@@ -1,17 +1,14 @@
 // The program as a script uses it: exit statuses, what goes to standard output, what a new user's mistakes say.
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "stories.h"
+#include "program.h"
 
 namespace thimble {
 namespace {
@@ -19,73 +16,10 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-struct Result {
-  int status = -1;
-  std::string out, err;
-};
+using test::Result;
+using test::thimble;
 
-Result thimble(const std::string& arguments, const std::string& environment = "") {
-  static int number = 0;
-  const fs::path err =
-      fs::temp_directory_path() / ("thimble-cli-err-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
-  const std::string command =
-      environment + " '" THIMBLE_BINARY "' " + arguments + " 2>'" + err.string() + "' </dev/null";
-  Result result;
-  std::FILE* pipe = ::popen(command.c_str(), "r");
-  std::array<char, 4096> buffer{};
-  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.out.append(buffer.data(), n);
-  const int raw = ::pclose(pipe);
-  result.status = WIFEXITED(raw) ? WEXITSTATUS(raw) : -1;
-  std::stringstream text;
-  text << std::ifstream(err).rdbuf();
-  result.err = text.str();
-  fs::remove(err);
-  return result;
-}
-
-// A small job that the 260 K-parameter model can be tuned for in seconds.
-class Cli : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("thimble-cli-" + std::to_string(::getpid()) + "-" +
-                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
-  void write_job(const std::string& more = "", const std::string& bars = "") const {
-    write("thimble.toml", "name = \"lamp\"\nbase = \"" + test::stories_model().string() +
-                              "\"\ntools_in_prompt = false\nsystem = \"\"\n" + more +
-                              "[train]\nrank = 8\nlearning_rate = 0.02\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\n"
-                              "evaluations = 2\n[eval]\nmax_new_tokens = 64\n[assess]\nsample = 2\nshots = 0\n" +
-                              bars);
-    write("tools.json", R"([{"type":"function","function":{"name":"lamp","description":"Switch the lamp.","parameters":
-      {"type":"object","properties":{"on":{"type":"boolean"}},"required":["on"],"additionalProperties":false}}}])");
-    std::string train, test;
-    for (int i = 0; i < 12; ++i) {
-      const std::string n = std::to_string(i);
-      train += R"({"query":"lamp on )" + n +
-               R"(","calls":[{"name":"lamp","arguments":{"on":true}}]})"
-               "\n";
-      train += R"({"query":"lamp off )" + n +
-               R"(","calls":[{"name":"lamp","arguments":{"on":false}}]})"
-               "\n";
-    }
-    test = R"({"query":"lamp on 20","calls":[{"name":"lamp","arguments":{"on":true}}]})"
-           "\n"
-           R"({"query":"lamp off 21","calls":[{"name":"lamp","arguments":{"on":false}}]})"
-           "\n"
-           R"({"query":"hello","calls":[],"answer":"hi"})"
-           "\n";
-    write("train.jsonl", train);
-    write("test.jsonl", test);
-  }
-  std::string job() const { return "'" + folder_.string() + "'"; }
-
-  fs::path folder_;
-};
+class Cli : public test::JobTest {};
 
 TEST_F(Cli, RunPrintsTheContinuationAlone) {
   THIMBLE_REQUIRE_STORIES();

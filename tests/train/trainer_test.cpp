@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <limits>
 
@@ -178,6 +179,13 @@ TEST(Trainer, StopsEarlyWhenNothingGetsBetter) {
   EXPECT_TRUE(result.stopped_early);
   EXPECT_EQ(result.steps, 15);
   EXPECT_EQ(result.best_step, 0);
+
+  const Folder folder;  // and once stopped it takes no further step
+  config.checkpoint = folder.path / "checkpoint.safetensors";
+  train(*tiny(), config, some_rows(40, 1), {}, callbacks);
+  const TrainResult again = train(*tiny(), config, some_rows(40, 1), {}, callbacks);
+  EXPECT_TRUE(again.stopped_early);
+  EXPECT_EQ(again.steps, 15);
 }
 
 TEST(Trainer, StopsAtALossThatIsNotANumberWithStepAndRows) {
@@ -188,6 +196,54 @@ TEST(Trainer, StopsAtALossThatIsNotANumberWithStepAndRows) {
   const std::string error = error_of([&] { train(*tiny(), config, some_rows(40, 1), {}); });
   EXPECT_THAT(error, testing::HasSubstr("not a finite number at step"));
   EXPECT_THAT(error, testing::HasSubstr("rows "));
+}
+
+TEST(Trainer, RefusesBaseWeightsThatAreNotFiniteByTensorAndRow) {
+  ModelFile file = open_model(test::golden("train") / "llama" / "model");
+  const auto damage = [&](const char* name, int64_t at) {
+    Tensor& tensor = file.tensors.at(name);
+    const auto bytes = std::make_shared<std::vector<std::byte>>(tensor.data, tensor.data + tensor.bytes());
+    const float broken = std::numeric_limits<float>::quiet_NaN();
+    ASSERT_EQ(tensor.type, DType::kF32);
+    std::memcpy(bytes->data() + at * 4, &broken, 4);
+    tensor.data = bytes->data();
+    tensor.owner = bytes;
+  };
+  damage("model.layers.1.mlp.up_proj.weight", 64 * 5 + 3);
+  const auto model = build_model(file);
+  EXPECT_THAT(error_of([&] { train(*model, small_config(), some_rows(4, 1), {}); }),
+              testing::HasSubstr("tensor 'model.layers.1.mlp.up_proj.weight', row 5, holds a value that is not"));
+  file = open_model(test::golden("train") / "llama" / "model");
+  damage("model.norm.weight", 0);
+  const auto other = build_model(file);
+  EXPECT_THAT(error_of([&] { train(*other, small_config(), some_rows(4, 1), {}); }),
+              testing::HasSubstr("tensor 'model.norm.weight', row 0,"));
+}
+
+TEST(Trainer, GoesOnPastACheckpointThatCantBeWritten) {
+  const Folder folder;
+  TrainConfig config = small_config();
+  config.checkpoint = folder.path / "there" / "checkpoint.safetensors";
+  config.checkpoint_seconds = 0;
+  std::vector<std::string> warnings;
+  TrainCallbacks callbacks;
+  callbacks.warn = [&](const std::string& what) { warnings.push_back(what); };
+  callbacks.on_step = [&](const HistoryPoint& point) {  // a file takes the folder's place from step 3 to step 5
+    if (point.step == 3) {
+      std::filesystem::rename(folder.path / "there", folder.path / "kept");
+      std::ofstream(folder.path / "there") << "";
+    }
+    if (point.step == 5) {
+      std::filesystem::remove(folder.path / "there");
+      std::filesystem::rename(folder.path / "kept", folder.path / "there");
+    }
+  };
+  const auto rows = some_rows(40, 1);
+  const TrainResult result = train(*tiny(), config, rows, {}, callbacks);
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_THAT(warnings[0], testing::HasSubstr("step 4 was not saved, that of step 3 is kept; training goes on"));
+  config.checkpoint.clear();
+  EXPECT_EQ(values_of(result), values_of(train(*tiny(), config, rows, {})));
 }
 
 TEST(Trainer, GradientsPassTheReductionHookOnceAStep) {
