@@ -102,7 +102,7 @@ ConstraintFactory::ConstraintFactory(const TokenTable& tokens, int threads) {
 ConstraintFactory::~ConstraintFactory() = default;
 
 ConstraintSet ConstraintFactory::compile(std::span<const Tool> tools, const ConstraintOptions& options) const {
-  ConstraintSet set = compile_grammar(answer_grammar(tools, options));
+  ConstraintSet set = compile_grammar(answer_grammar(tools, options, GrammarForm::kXgrammar));
   if (tools.empty() || options.mode != CallMode::kAuto || options.plan) return set;
   auto compiled = std::make_shared<ConstraintSet::Compiled>(*set.compiled_);
   compiled->call_openers.assign(compiled->words, 0);
@@ -129,10 +129,14 @@ ConstraintSet ConstraintFactory::compile_grammar(const std::string& ebnf) const 
   }
 }
 
-std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options) {
+std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options, GrammarForm form) {
   GrammarText grammar;
-  const std::string text = grammar.add(
-      "text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))", quote_literal(kCallOpen)));
+  // xgrammar walks its own automaton of free text many times faster than rules that say the same.
+  const std::string text =
+      form == GrammarForm::kGbnf
+          ? grammar.add_text_without(kCallOpen)
+          : grammar.add("text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))",
+                                            quote_literal(kCallOpen)));
   const std::string plan = options.plan ? grammar.add("plan", "[^\\n<]{1,200} \"\\n\"") + " " : "";
   if (options.mode == CallMode::kForbidden) return grammar.text(plan + text);
   if (tools.empty()) {

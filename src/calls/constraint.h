@@ -91,7 +91,9 @@ class ConstraintFactory {
   std::unique_ptr<Compiler> compiler_;
 };
 
-// The grammar that compile() uses, for tests and for the curious.
-std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options = {});
+// The texts that compile() allows, as a grammar: in the form that it uses, or as llama.cpp reads it.
+enum class GrammarForm : uint8_t { kXgrammar, kGbnf };
+std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options = {},
+                           GrammarForm form = GrammarForm::kXgrammar);
 
 }  // namespace thimble

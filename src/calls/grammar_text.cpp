@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <set>
 #include <unordered_set>
 
 namespace thimble {
@@ -107,9 +108,9 @@ std::string GrammarText::reserve(std::string_view hint) {
   std::string name;
   for (const char c : hint.substr(0, 40)) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    name += plain ? c : '_';
+    name += plain ? c : '-';
   }
-  name = fmt::format("r{}_{}", rules_.size(), name);
+  name = fmt::format("r{}-{}", rules_.size(), name);
   rules_.emplace_back(name, "");
   return name;
 }
@@ -119,6 +120,26 @@ void GrammarText::define(const std::string& name, std::string body) {
   assert(rule != rules_.rend());
   bytes_ += name.size() + body.size();
   rule->second = std::move(body);
+}
+
+std::string GrammarText::add_text_without(std::string_view excluded) {
+  // State k has seen the first k characters of what is excluded, and no more of it: Knuth, Morris and Pratt's automaton,
+  // one rule a state. Any other character leads back to the beginning.
+  std::vector<std::string> states;
+  for (size_t k = 0; k < excluded.size(); ++k) states.push_back(reserve("without"));
+  for (size_t k = 0; k < excluded.size(); ++k) {
+    std::string followed, body;
+    for (const char c : std::set<char>(excluded.begin(), excluded.end())) {
+      const std::string seen = std::string(excluded.substr(0, k)) + c;
+      size_t next = std::min(seen.size(), excluded.size());
+      while (!std::string_view(seen).ends_with(excluded.substr(0, next))) --next;
+      if (next == 0) continue;
+      followed += code_point(static_cast<unsigned char>(c));
+      if (next < excluded.size()) body += fmt::format(" | {} {}", quote_literal(std::string_view(&c, 1)), states[next]);
+    }
+    define(states[k], fmt::format("\"\" | [^{}] {}{}", followed, states[0], body));
+  }
+  return states[0];
 }
 
 std::string GrammarText::text(std::string_view root_body) const {

@@ -8,7 +8,8 @@
 
 namespace thimble {
 
-// An EBNF grammar in the making, in xgrammar's notation: named rules, and helpers to quote what stands in them.
+// An EBNF grammar in the making, in the notation that xgrammar and llama.cpp's GBNF share: named rules, and helpers to
+// quote what stands in them.
 class GrammarText {
  public:
   // Adds a rule and gives its name; names are made unique from the hint.
@@ -16,6 +17,9 @@ class GrammarText {
   // The same in two steps, for rules that refer to themselves.
   std::string reserve(std::string_view hint);
   void define(const std::string& name, std::string body);
+
+  // A rule for any text in which `excluded`, ASCII characters, does not occur.
+  std::string add_text_without(std::string_view excluded);
 
   size_t bytes() const { return bytes_; }
   // Whether every rule can come to an end. One that refers to itself on all its ways can't, and decoding that entered

@@ -82,6 +82,11 @@ struct EvalOptions {
   std::optional<double> call_threshold;  // overrides what the adapter's manifest says
   bool json = false;
   std::filesystem::path predictions;  // every row's answer as JSONL
+  std::filesystem::path prompts;      // what would be asked as JSONL, and nothing is answered
+};
+struct GrammarOptions {
+  std::filesystem::path job;
+  std::string form = "gbnf";  // gbnf | ebnf
 };
 struct AssessOptions { std::filesystem::path job; std::string model; bool json = false; };
 struct MakeOptions {
@@ -125,6 +130,7 @@ int chat_command(const ChatOptions& options);
 int bench_command(const BenchOptions& options);
 int tune_command(const TuneOptions& options);
 int eval_command(const EvalOptions& options);
+int grammar_command(const GrammarOptions& options);
 int assess_command(const AssessOptions& options);
 int make_command(const MakeOptions& options);
 int merge_command(const MergeOptions& options);

@@ -84,13 +84,19 @@ int eval_command(const EvalOptions& options) {
   if (options.limit > 0 && rows.size() > static_cast<size_t>(options.limit))
     rows.resize(static_cast<size_t>(options.limit));
   EvalSetup setup = open_eval(job, options.model, options.base, options.tools_in_prompt);
+  const std::vector<Row> shots =
+      options.shots > 0 ? choose_shots(read_rows(job.train_file()), options.shots, job.train.seed) : std::vector<Row>();
+  if (!options.prompts.empty()) {
+    write_file(options.prompts, prompts_to_jsonl(setup.style, rows, shots));
+    return kOk;
+  }
   EvaluateOptions how;
   how.constrained = !options.unconstrained;
   how.adapter = setup.session.adapter;
   how.max_new_tokens = job.max_new_tokens;
   how.log_probs = !options.predictions.empty();
   how.call_threshold = options.call_threshold ? options.call_threshold : setup.session.call_threshold();
-  if (options.shots > 0) how.shots = choose_shots(read_rows(job.train_file()), options.shots, job.train.seed);
+  how.shots = shots;
 
   ProgressLine line;
   const Evaluation e = evaluate(*setup.session.engine, setup.style, rows, how, line.fn());

@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
   BenchOptions bench;
   TuneOptions tune;
   EvalOptions eval;
+  GrammarOptions grammar;
   AssessOptions assess;
   MakeOptions make;
   MergeOptions merge;
@@ -146,8 +147,20 @@ int run(int argc, char** argv) {
     c->add_option("--limit", eval.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
     c->add_option("--batch", eval.batch, "rows answered side by side (default: what the job says)")
         ->check(CLI::Range(1, 256));
-    c->add_option("--predictions", eval.predictions, "write every row's answer to this JSONL file");
+    auto* predictions =
+        c->add_option("--predictions", eval.predictions, "write every row's answer to this JSONL file");
+    c->add_option("--prompts", eval.prompts,
+                  "only write what the model would be asked, text and tokens of every row, to this JSONL file")
+        ->excludes(predictions);
     c->add_flag("--json", eval.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = command("grammar", "the grammar of a job's answers, to hold other engines to it",
+                      [&] { return grammar_command(grammar); });
+    c->add_option("job", grammar.job, "a use-case folder")->required();
+    c->add_option("--form", grammar.form, "gbnf: llama.cpp; ebnf: xgrammar, which vLLM and SGLang use")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"gbnf", "ebnf"}));
   }
   {
     auto* c = command("chat", "talk to a model or to a tuned job", [&] { return chat_command(chat); });

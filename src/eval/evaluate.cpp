@@ -20,6 +20,12 @@ TokenTable token_table(const Tokenizer& tokenizer) {
   return table;
 }
 
+namespace {
+std::vector<int32_t> prompt_of(const PromptStyle& style, const Row& row, std::span<const Row> shots) {
+  return style.prompt(row.turns, shots, row.tools ? &*row.tools : nullptr);
+}
+}  // namespace
+
 Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Row> rows, const EvaluateOptions& options,
                     const ProgressFn& progress) {
   const auto start = Clock::now();
@@ -33,7 +39,7 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
   std::vector<GenerateRequest> requests;
   for (const Row& row : rows) {
     GenerateRequest request;
-    request.prompt = style.prompt(row.turns, options.shots, row.tools ? &*row.tools : nullptr);
+    request.prompt = prompt_of(style, row, options.shots);
     request.max_tokens = options.max_new_tokens;
     request.adapter = options.adapter;
     request.call_threshold = options.call_threshold;
@@ -73,6 +79,17 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
   }
   out.score = summarize(scores);
   out.seconds = seconds_since(start);
+  return out;
+}
+
+std::string prompts_to_jsonl(const PromptStyle& style, std::span<const Row> rows, std::span<const Row> shots) {
+  std::string out;
+  for (const Row& row : rows) {
+    const std::vector<int32_t> tokens = prompt_of(style, row, shots);
+    const Json line{
+        {"id", row.id}, {"row", row.number}, {"prompt", style.tokenizer().decode(tokens)}, {"tokens", tokens}};
+    out += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
   return out;
 }
 

@@ -55,6 +55,9 @@ Evaluation evaluate(Engine& engine, const PromptStyle& style, std::span<const Ro
 // What grammars need to know of a tokenizer.
 TokenTable token_table(const Tokenizer& tokenizer);
 
+// One JSON line a row: id, row, and what a model is asked, as text and as tokens.
+std::string prompts_to_jsonl(const PromptStyle& style, std::span<const Row> rows, std::span<const Row> shots);
+
 // One JSON line a row: id, query, gold, predicted, output, exact, failure, details, call_probability and log
 // probabilities.
 std::string predictions_to_jsonl(const Evaluation& evaluation);

@@ -62,8 +62,10 @@ TEST(Constraint, KnowsWhichTokensOpenACall) {
   EXPECT_EQ(openers(factory().compile({})), "");
 }
 
+// GBNF is the same notation without xgrammar's automaton for free text: what it takes is seen with xgrammar, too.
 TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
-  const ConstraintSet set = factory().compile(two_tools());
+  const ConstraintSet compiled = factory().compile(two_tools());
+  const ConstraintSet gbnf = factory().compile_grammar(answer_grammar(two_tools(), {}, GrammarForm::kGbnf));
   const std::string lock = "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"front\"}}\n</tool_call>";
   const std::string stop = "<tool_call>\n{\"name\": \"stop\", \"arguments\": {}}\n</tool_call>";
   const std::string good[] = {
@@ -76,6 +78,8 @@ TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
       "<tool>",
       "a <tool_call b",
       "Grüße\n\n<b>",
+      "<tool_cal<tool_",
+      "<<tool_call<",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"back\", \"minutes\": 60}}\n</tool_call>"};
   const std::string bad[] = {
       "<tool_call>",
@@ -83,14 +87,18 @@ TEST(Constraint, TakesTheCallsThatTheToolsAllowAndNoOthers) {
       lock + stop,
       lock + " text",
       "text " + lock,
+      "<<tool_call>",
+      "a <tool_call<tool_call> b",
       "<tool_call>\n{\"name\": \"look\", \"arguments\": {\"door\": \"front\"}}\n</tool_call>",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {}}\n</tool_call>",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"side\"}}\n</tool_call>",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"door\": \"back\", \"minutes\": 61}}\n</tool_call>",
       "<tool_call>\n{\"name\": \"lock\", \"arguments\": {\"minutes\": 6, \"door\": \"back\"}}\n</tool_call>",
       "<tool_call>\n{\"name\":\"lock\", \"arguments\": {\"door\": \"front\"}}\n</tool_call>"};
-  for (const std::string& text : good) EXPECT_TRUE(takes(*set.start(), text)) << text;
-  for (const std::string& text : bad) EXPECT_FALSE(takes(*set.start(), text)) << text;
+  for (const ConstraintSet* set : {&compiled, &gbnf}) {
+    for (const std::string& text : good) EXPECT_TRUE(takes(*set->start(), text)) << text;
+    for (const std::string& text : bad) EXPECT_FALSE(takes(*set->start(), text)) << text;
+  }
 }
 
 TEST(Constraint, CallsCanBeRequiredForbiddenAndCounted) {

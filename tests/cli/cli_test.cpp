@@ -161,6 +161,31 @@ TEST_F(Cli, TheMainJobEndsWithAVerdictAndWhatAScriptNeeds) {
   EXPECT_EQ(thimble("info '" + merged.string() + "'").status, 0);
 }
 
+TEST_F(Cli, OtherEnginesGetPromptsAndGrammar) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  const Result gbnf = thimble("grammar " + job()), ebnf = thimble("grammar --form ebnf " + job());
+  ASSERT_EQ(gbnf.status, 0) << gbnf.err;
+  EXPECT_TRUE(gbnf.out.starts_with("root ::= "));
+  EXPECT_EQ(gbnf.out.find("TagDispatch"), std::string::npos);
+  std::istringstream rules(gbnf.out);
+  for (std::string rule; std::getline(rules, rule);)
+    EXPECT_EQ(rule.substr(0, rule.find(" ::= ")).find('_'), std::string::npos) << "llama.cpp reads no such name";
+  EXPECT_NE(ebnf.out.find("TagDispatch"), std::string::npos);
+
+  const fs::path prompts = folder_ / "prompts.jsonl";
+  const Result eval = thimble("eval " + job() + " --base --limit 2 --prompts '" + prompts.string() + "'");
+  ASSERT_EQ(eval.status, 0) << eval.err;
+  EXPECT_EQ(eval.out, "");
+  std::ifstream file(prompts);
+  std::string line;
+  ASSERT_TRUE(std::getline(file, line));
+  const json first = json::parse(line);
+  EXPECT_EQ(first.at("row"), 1);
+  EXPECT_NE(first.at("prompt").get<std::string>().find("lamp on 20"), std::string::npos);
+  EXPECT_GT(first.at("tokens").size(), 5u);
+}
+
 TEST_F(Cli, AMissedBarEndsWithNoGo) {
   THIMBLE_REQUIRE_STORIES();
   write_job("", "[bars]\nexact = 1.0\nmissed_calls = 0.0\nfalse_calls = 0.0\nargument_f1 = 1.0\n");
