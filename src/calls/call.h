@@ -10,6 +10,8 @@ namespace thimble {
 struct Call {
   std::string name;
   Json arguments = Json::object();  // always an object
+
+  bool operator==(const Call&) const = default;
 };
 
 }  // namespace thimble

@@ -68,6 +68,16 @@ struct TuneOptions {
   std::string resume;      // a run folder to go on with
   bool fresh = false;      // a new run, also where an unfinished one could be gone on with
 };
+struct PreferencesOptions {
+  std::filesystem::path job;
+  ModelOptions model;
+  bool base = false;       // without any adapter
+  int samples = 4;         // answers to each row
+  int keep = 1;            // most wrong ones of a row
+  double temperature = 1;
+  int limit = 0;           // first N rows only; 0: all
+  bool force = false;      // replace preferences.jsonl
+};
 struct EvalOptions {
   std::filesystem::path job;
   std::filesystem::path test;
@@ -129,6 +139,7 @@ int run_command(const RunOptions& options);
 int chat_command(const ChatOptions& options);
 int bench_command(const BenchOptions& options);
 int tune_command(const TuneOptions& options);
+int preferences_command(const PreferencesOptions& options);
 int eval_command(const EvalOptions& options);
 int grammar_command(const GrammarOptions& options);
 int assess_command(const AssessOptions& options);

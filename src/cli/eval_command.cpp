@@ -70,7 +70,8 @@ namespace {
 // The rows that training sets aside with the settings as they stand in thimble.toml.
 std::vector<Row> read_dev_rows(const Job& job) {
   std::vector<Row> rows = read_rows(job.train_file()), dev;
-  for (const size_t i : split_rows(rows, job.train.dev_share, job.train.seed).dev) dev.push_back(std::move(rows[i]));
+  for (const size_t i : split_rows(rows, job.train.dev_share, job.train.seed).dev)
+    if (rows[i].label.value_or(true)) dev.push_back(std::move(rows[i]));
   return dev;
 }
 

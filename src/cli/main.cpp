@@ -51,7 +51,8 @@ void add_chunk_options(CLI::App& app, int64_t& context, int64_t& chunks, std::st
 // Says once what makes this machine slower than it could be, before commands that compute for long. Who chose a level
 // knows it already.
 void tell_shortfall(std::string_view command) {
-  static constexpr std::string_view kComputing[] = {"make", "assess", "tune", "eval", "chat", "run", "bench"};
+  static constexpr std::string_view kComputing[] = {"make", "assess", "tune", "preferences",
+                                                    "eval", "chat",   "run",  "bench"};
   if (std::find(std::begin(kComputing), std::end(kComputing), command) == std::end(kComputing)) return;
   const std::string_view shortfall = cpu_shortfall(cpu_detected());
   if (!shortfall.empty() && cpu_level() == cpu_detected()) fmt::print(stderr, "note: {}\n", shortfall);
@@ -79,6 +80,7 @@ int run(int argc, char** argv) {
   ChatOptions chat;
   BenchOptions bench;
   TuneOptions tune;
+  PreferencesOptions preferences;
   EvalOptions eval;
   GrammarOptions grammar;
   AssessOptions assess;
@@ -127,6 +129,20 @@ int run(int argc, char** argv) {
                                  "its model, rows and settings are the same)");
     c->add_flag("--fresh", tune.fresh, "a new run, also where an unfinished one could be gone on with")
         ->excludes(resume);
+  }
+  {
+    auto* c = command("preferences", "pairs to tune on, made of a tuned model's own wrong answers to train.jsonl",
+                      [&] { return preferences_command(preferences); });
+    c->add_option("job", preferences.job, "a use-case folder; preferences.jsonl is written into it")->required();
+    add_model_options(*c, preferences.model, false);
+    c->add_flag("--base", preferences.base, "the base model without an adapter");
+    c->add_option("--samples", preferences.samples, "answers to each row")->check(CLI::Range(1, 1000));
+    c->add_option("--keep", preferences.keep, "most wrong answers of a row, the most frequent")
+        ->check(CLI::Range(1, 1000));
+    c->add_option("--temperature", preferences.temperature, "of sampling: higher finds rarer mistakes")
+        ->check(CLI::Range(0.01, 10.0));
+    c->add_option("--limit", preferences.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
+    c->add_flag("--force", preferences.force, "replace preferences.jsonl");
   }
   {
     auto* c = command("eval", "prove a model on test.jsonl: exact calls, failures by name",

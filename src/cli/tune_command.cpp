@@ -39,13 +39,21 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
              human_count(static_cast<double>(c.train_rows)), c.dev_rows,
              c.dropped_rows > 0 ? fmt::format(", {} dropped", c.dropped_rows) : "");
   static constexpr const char* kNames[] = {"system", "user", "assistant", "tool"};
+  fmt::print(out, "objective: {}\n", c.objective);
+  if (config.preference)
+    fmt::print(out, "answers: {}\n",
+               c.pairs == 0 ? fmt::format("{} wanted, {} not wanted", c.wanted, c.unwanted)
+               : c.wanted + c.unwanted == 0
+                   ? fmt::format("{} pairs of a right and a wrong one", c.pairs)
+                   : fmt::format("{} pairs, {} wanted and {} not wanted alone", c.pairs, c.wanted, c.unwanted));
   fmt::print(out, "tokens:");
   for (size_t i = 0; i < kRoles; ++i)
     if (c.tokens[i] > 0) fmt::print(out, " {} {}", kNames[i], human_count(static_cast<double>(c.tokens[i])));
   fmt::print(out, "; learned {}; longest row {}\n", human_count(static_cast<double>(c.trained_tokens)), c.longest);
   int64_t separate = 0, computed = 0;
   for (const TrainRow& row : data.train) separate += computed_tokens(row);
-  for (const StepPlan& step : pack_epoch(data.train, config.batch_rows, config.token_budget, config.seed, 0))
+  for (const StepPlan& step :
+       pack_epoch(data.train, config.batch_rows, config.token_budget, config.seed, 0, config.together()))
     computed += step.tokens;
   if (computed < separate)
     fmt::print(out, "what rows of a step begin with is computed once: {} tokens an epoch instead of {}\n",
@@ -71,6 +79,10 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
   data = prepare_training(job, style);
   const TrainConfig config = train_config(job);
   print_example(data.example, style.tokenizer(), out);
+  if (data.rejected_example) {
+    fmt::print(out, "and the answer that it is to prefer this one to:\n");
+    print_example(*data.rejected_example, style.tokenizer(), out);
+  }
   print_plan(data, plan_memory(*model, config, data.train), config, out);
   std::fflush(out);
   if (dry_run) return {};
@@ -89,6 +101,8 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
     if (!p.dev_loss) return;
     line.clear();
     fmt::print(out, "step {:>5}  dev loss {:.4f}", p.step, *p.dev_loss);
+    if (p.dev_accuracy)
+      fmt::print(out, "  told apart {:.1f} %, margin {:+.3f}", 100 * *p.dev_accuracy, *p.dev_margin);
     if (p.step > 0)
       fmt::print(out, "  training loss {:.4f}  {:.0f} tokens/s  {}", p.loss, p.tokens_per_second,
                  human_seconds(p.seconds));

@@ -38,11 +38,16 @@ std::vector<std::string> conversations(std::span<const Row> rows) {
   return texts;
 }
 
-bool same_calls(const Row& a, const Row& b) {
-  return std::equal(a.calls.begin(), a.calls.end(), b.calls.begin(), b.calls.end(), [](const Call& x, const Call& y) {
+bool same_calls(std::span<const Call> a, std::span<const Call> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Call& x, const Call& y) {
     return x.name == y.name && same_json(x.arguments, y.arguments);
   });
 }
+
+bool says_something(std::string_view text) { return text.find_first_not_of(" \t\r\n") != std::string_view::npos; }
+
+// Rows that are for preference tuning may ask the same, each with another wrong answer or verdict.
+bool judged(const Row& row) { return row.rejected || row.label; }
 
 // Checks calls against one set of tools; compiled once for all rows that use it.
 class CallChecker {
@@ -100,6 +105,7 @@ void check_calls(std::span<const Row> rows, std::span<const Tool> tools, std::st
     return;
   }
   for (const Row& row : rows) {
+    if (!row.label.value_or(true)) continue;
     const std::string place = fmt::format("{}: row {}", where, row.number);
     if (!row.tools) {
       common->check(row, place, report.errors);
@@ -135,7 +141,8 @@ void note_duplicates(std::span<const Row> rows, std::string_view where, CheckRep
       continue;
     }
     const Row& other = rows[found->second];
-    (same_calls(rows[i], other) ? repeated : conflicting)
+    if (judged(rows[i]) && judged(other)) continue;
+    (same_calls(rows[i].calls, other.calls) ? repeated : conflicting)
         .push_back(fmt::format("{} ({})", rows[i].number, other.number));
   }
   for (const SimilarPair& pair : similar_within(distinct, kNear)) {
@@ -171,6 +178,15 @@ void check_intent(const Row& row, std::span<const Tool> tools, const std::string
                     row.missing, row.intent));
 }
 
+void check_rejected(const Row& row, const std::string& place, CheckReport& report) {
+  const RejectedAnswer& rejected = *row.rejected;
+  if (rejected.calls.empty() && !says_something(rejected.text)) {
+    report.errors.push_back(place + ": the rejected answer is empty; give it calls or an \"answer\".");
+  } else if (same_calls(rejected.calls, row.calls) && rejected.text == row.answer) {
+    report.errors.push_back(place + ": the rejected answer is the right one; say what is wrong, or leave the row out.");
+  }
+}
+
 }  // namespace
 
 void CheckReport::throw_if_errors() const {
@@ -187,7 +203,7 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
   CheckReport report;
   for (const Row& row : rows) {
     const std::string place = fmt::format("{}: row {}", where, row.number);
-    const bool says = row.answer.find_first_not_of(" \t\r\n") != std::string::npos;
+    const bool says = says_something(row.answer);
     if (row.calls.empty() && !says) {
       report.errors.push_back(
           place + ": there are no calls and no answer text, so it would train on nothing; add an \"answer\".");
@@ -196,6 +212,7 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
       report.errors.push_back(place +
                               ": there are calls and an answer text; an answer is one or the other, leave one out.");
     }
+    if (row.rejected) check_rejected(row, place, report);
     if (!row.intent.empty()) check_intent(row, row.tools ? std::span<const Tool>(*row.tools) : tools, place, report);
     if (!row.missing.empty() && !row.calls.empty()) {
       report.errors.push_back(
@@ -209,6 +226,11 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
 
 CheckReport check_test_rows(std::span<const Row> rows, std::span<const Tool> tools, std::string_view where) {
   CheckReport report;
+  for (const Row& row : rows)
+    if (!row.label.value_or(true))
+      report.errors.push_back(fmt::format(
+          "{}: row {}: its answer has the label false, but a test needs what is right; leave the row out.", where,
+          row.number));
   check_calls(rows, tools, where, report);
   return report;
 }

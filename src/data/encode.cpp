@@ -72,7 +72,24 @@ std::vector<int32_t> PromptStyle::prompt(std::span<const Turn> turns, std::span<
   return tokenizer_.encode(text, kRendered);
 }
 
-EncodedRow PromptStyle::encode(const Row& row) const {
+EncodedRow PromptStyle::encode(const Row& row) const { return encode(row, {}); }
+
+EncodedRow PromptStyle::encode_rejected(const Row& row) const {
+  Row wrong = row;
+  wrong.calls = row.rejected->calls;
+  wrong.answer = row.rejected->text;
+  if (!plan_ && !row.rejected->plan.empty())
+    throw Error(fmt::format("row {}: the rejected answer has a plan, but this use case has none; set plan = true, or "
+                            "leave it out",
+                            row.number));
+  if (plan_ && wrong.calls.empty() && row.rejected->plan.empty())
+    throw Error(fmt::format("row {}: the rejected answer calls nothing, so its plan can't be made from calls; give it a "
+                            "\"plan\"",
+                            row.number));
+  return encode(wrong, row.rejected->plan);
+}
+
+EncodedRow PromptStyle::encode(const Row& row, const std::string& given_plan) const {
   EncodedRow out;
   out.number = row.number;
   Json conversation = messages(row.turns, {}, row.tools ? *row.tools : tools_);
@@ -83,7 +100,7 @@ EncodedRow PromptStyle::encode(const Row& row) const {
     Row arranged = row;
     const auto& tools = row.tools ? *row.tools : tools_;
     arranged.calls = arrange_calls(row.calls, tools);
-    if (plan_) plan = plan_of(arranged, tools) + "\n";
+    if (plan_) plan = (given_plan.empty() ? plan_of(arranged, tools) : given_plan) + "\n";
     conversation.push_back({{"role", "assistant"}, {"content", plan + said(row.answer, arranged.calls)}});
     pieces = template_.render_for_training(conversation);
   } catch (const Error& e) {

@@ -40,6 +40,9 @@ class PromptStyle {
   // Prompt and answer are tokenised apart, so that the border between them is that of inference. Throws Error naming
   // the row where the template can't render it.
   EncodedRow encode(const Row& row) const;
+  // The same conversation with the row's rejected answer, which it must have. A plan that is not given is made from
+  // its calls.
+  EncodedRow encode_rejected(const Row& row) const;
   // Everything up to where the answer begins; `shots` stand before the turns as earlier exchanges. A row's own tools
   // replace the use case's.
   std::vector<int32_t> prompt(std::span<const Turn> turns, std::span<const Row> shots = {},
@@ -55,6 +58,7 @@ class PromptStyle {
   bool plan() const { return plan_; }
 
  private:
+  EncodedRow encode(const Row& row, const std::string& given_plan) const;  // empty: made from the row
   std::string said(std::string_view text, std::span<const Call> calls) const;
   Json messages(std::span<const Turn> turns, std::span<const Row> shots, std::span<const Tool> tools) const;
 

@@ -137,6 +137,31 @@ void read_train(Section s, TrainSettings& t) {
   s.finish();
 }
 
+void read_preference(Section s, PreferenceSettings& p) {
+  s.choice("loss", p.loss, {"dpo", "ipo", "orpo", "kto"}, "\"dpo\", \"ipo\", \"orpo\" or \"kto\"");
+  s.read<std::string>(
+      "file", p.file,
+      [](const std::string& v) { return !v.empty() && v != "test.jsonl" && v.find('/') == std::string::npos; },
+      "the name of a file in the job's folder, and not test.jsonl");
+  // A setting that the loss would not read is refused.
+  const auto only = [&](std::initializer_list<std::string_view> losses, auto&& read) {
+    if (std::find(losses.begin(), losses.end(), p.loss) != losses.end()) read();
+  };
+  const auto positive = [](const double& v) { return v > 0; };
+  only({"dpo", "ipo", "kto"}, [&] { s.read<double>("beta", p.beta, positive, "above 0"); });
+  only({"dpo"}, [&] {
+    s.read<double>("label_smoothing", p.label_smoothing, [](const double& v) { return v >= 0 && v < 0.5; },
+                   "at least 0 and below 0.5");
+  });
+  only({"dpo", "ipo"}, [&] { s.read<double>("sft_weight", p.sft_weight, kNotNegative, "at least 0"); });
+  only({"orpo"}, [&] { s.read<double>("lambda", p.lambda, positive, "above 0"); });
+  only({"kto"}, [&] {
+    s.read<double>("desirable_weight", p.desirable_weight, positive, "above 0");
+    s.read<double>("undesirable_weight", p.undesirable_weight, positive, "above 0");
+  });
+  s.finish();
+}
+
 }  // namespace
 
 Job load_job(const std::filesystem::path& folder) {
@@ -163,6 +188,9 @@ Job load_job(const std::filesystem::path& folder) {
   top.read("plan", job.plan);
   top.read<std::string>("system", job.system);
   read_train(Section(top.table("train"), "train", toml_path.string()), job.train);
+
+  if (const toml::table* table = top.table("preference"))
+    read_preference(Section(table, "preference", toml_path.string()), job.preference.emplace());
 
   Section bars(top.table("bars"), "bars", toml_path.string());
   for (auto [key, bar] :

@@ -37,6 +37,18 @@ struct TrainSettings {
   std::string precision = "bf16";  // bf16 | f32
 };
 
+// [preference]: training on what is better and what is worse, instead of on right answers alone. Which loss reads
+// which of these: train/preference_loss.h.
+struct PreferenceSettings {
+  std::string loss = "dpo";          // dpo | ipo | orpo | kto
+  std::string file = "train.jsonl";  // in the job's folder
+  double beta = 0.1;
+  double label_smoothing = 0;
+  double sft_weight = 0;
+  double lambda = 0.1;
+  double desirable_weight = 1, undesirable_weight = 1;
+};
+
 // [bars]: what a result must reach for GO. Fractions from 0 to 1; what is not given does not count.
 struct Bars {
   std::optional<double> exact, name_accuracy, argument_f1;  // at least
@@ -60,6 +72,7 @@ struct Job {
   // The system message. Not given: what the model's template puts in by itself; "": an empty one.
   std::optional<std::string> system;
   TrainSettings train;
+  std::optional<PreferenceSettings> preference;
   Bars bars;
   std::optional<LargeSettings> large;
   int assess_sample = 100;   // [assess] rows of the test set
@@ -69,6 +82,8 @@ struct Job {
   std::vector<Tool> tools;
 
   std::filesystem::path train_file() const { return folder / "train.jsonl"; }
+  // Rows that `tune` learns from; train.jsonl but for preference tuning that names another.
+  std::filesystem::path tuning_file() const { return folder / (preference ? preference->file : "train.jsonl"); }
   std::filesystem::path test_file() const { return folder / "test.jsonl"; }
   std::filesystem::path runs_folder() const { return folder / "runs"; }
 };

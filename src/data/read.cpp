@@ -20,12 +20,15 @@ class RowReader {
     if (!object.is_object()) fail("a row must be a JSON object");
     Row row;
     row.number = number_;
-    if (object.contains("messages")) {
-      refuse_unknown(object, {"id", "messages", "tools", "kind", "missing", "intent"}, "");
-      read_messages(object["messages"], row);
+    if (object.contains("messages") || object.contains("prompt") || object.contains("chosen")) {
+      refuse_unknown(object,
+                     {"id", "messages", "prompt", "chosen", "completion", "rejected", "label", "tools", "kind",
+                      "missing", "intent"},
+                     "");
+      read_conversation(object, row);
       if (object.contains("tools") && !object["tools"].is_null()) read_tools(object["tools"], row);
     } else if (object.contains("query")) {
-      refuse_unknown(object, {"id", "query", "calls", "answer", "kind", "missing", "intent"}, "");
+      refuse_unknown(object, {"id", "query", "calls", "answer", "rejected", "label", "kind", "missing", "intent"}, "");
       row.turns.push_back({"user", text(object, "query", "", true), {}, "", ""});
       if (!object.contains("calls")) fail("\"calls\" is missing; write [] where nothing should be called");
       if (!object["calls"].is_array()) fail("\"calls\" must be a list");
@@ -33,6 +36,15 @@ class RowReader {
       row.answer = text(object, "answer", "", false);
     } else {
       fail("a row needs \"query\" and \"calls\", or \"messages\"");
+    }
+    if (object.contains("rejected") && object["rejected"].is_object()) row.rejected = read_rejected(object["rejected"]);
+    if (object.contains("rejected") && !row.rejected) {
+      fail("\"rejected\" must be an object with \"calls\" or \"answer\", or beside \"chosen\" a list of messages");
+    }
+    if (object.contains("label")) {
+      if (!object["label"].is_boolean()) fail("\"label\" must be true or false");
+      if (row.rejected) fail("there are a rejected answer and a label; leave one out");
+      row.label = object["label"].get<bool>();
     }
     if (object.contains("id") && object["id"].is_number_integer()) {
       row.id = object["id"].dump();
@@ -106,6 +118,49 @@ class RowReader {
     turn.call_id = text(message, "tool_call_id", place + ": ", false);
     if (!turn.call_id.empty() && turn.role != "tool") fail(place + ": only a tool message has \"tool_call_id\"");
     return turn;
+  }
+
+  // What a row without "rejected" would say of it: all of it is optional, so that any wrong answer can be written.
+  RejectedAnswer read_rejected(const Json& object) const {
+    refuse_unknown(object, {"calls", "answer", "plan"}, "rejected: ");
+    RejectedAnswer rejected;
+    if (object.contains("calls")) {
+      if (!object["calls"].is_array()) fail("rejected: \"calls\" must be a list");
+      for (const Json& call : object["calls"]) rejected.calls.push_back(read_call(call, "rejected: calls"));
+    }
+    rejected.text = text(object, "answer", "rejected: ", false);
+    rejected.plan = text(object, "plan", "rejected: ", false);
+    if (rejected.plan.find('\n') != std::string::npos) fail("rejected: a \"plan\" is one line");
+    return rejected;
+  }
+
+  // "messages" with the answer as their last; or a prompt, and what follows it under a name of its own.
+  void read_conversation(const Json& object, Row& row) const {
+    if (object.contains("messages") && object.contains("prompt"))
+      fail("there are \"messages\" and a \"prompt\"; leave one out");
+    if (object.contains("chosen") && object.contains("completion"))
+      fail("there are a \"chosen\" answer and a \"completion\"; leave one out");
+    const char* before = object.contains("prompt") ? "prompt" : "messages";
+    const char* answer = object.contains("chosen") ? "chosen" : "completion";
+    if (!object.contains(answer)) {
+      if (object.contains("prompt")) fail("there is a \"prompt\", but neither \"chosen\" nor \"completion\"");
+      return read_messages(object["messages"], row);
+    }
+    const auto whole = [&](const char* key) {
+      Json messages = object.contains(before) ? object[before] : Json::array();
+      if (!messages.is_array()) fail(fmt::format("\"{}\" must be a list of messages", before));
+      if (!object[key].is_array()) fail(fmt::format("\"{}\" must be a list of messages", key));
+      for (const Json& message : object[key]) messages.push_back(message);
+      return messages;
+    };
+    read_messages(whole(answer), row);
+    if (!object.contains("chosen")) return;
+    if (!object.contains("rejected")) fail("there is a \"chosen\" answer, but no \"rejected\" one");
+    if (object["rejected"].is_object()) return;
+    Row other;
+    read_messages(whole("rejected"), other);
+    if (other.turns != row.turns) fail("\"chosen\" and \"rejected\" answer different conversations");
+    row.rejected = {std::move(other.calls), std::move(other.answer), ""};
   }
 
   void read_messages(const Json& messages, Row& row) const {

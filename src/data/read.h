@@ -13,6 +13,9 @@ namespace thimble {
 //   the
 //     assistant's, which is the gold answer; arguments of tool calls are an object or its JSON text
 //   short: {"query": "...", "calls": [{"name", "arguments"}], "answer"?, "id"?, "kind"?, "missing"?}
+// For preference tuning both may carry "rejected": {"calls"?, "answer"?, "plan"?}, a wrong answer to the same, or
+// "label": false where their own answer is not wanted. TRL's forms are read too: "prompt" (or "messages") with "chosen"
+// and "rejected" as lists of messages, either with or without the prompt; "prompt" with "completion" and "label".
 // Blank lines are skipped. Unknown keys, wrong types, duplicate keys and broken UTF-8 or JSON throw Error that names
 // file and row. Whether a row makes sense for the use case is check.h's question.
 std::vector<Row> read_rows(const std::filesystem::path& file);

@@ -17,6 +17,15 @@ struct Turn {
   std::vector<Call> calls{};  // an earlier assistant's
   std::string name{};         // of the tool that a tool message comes from; may be empty
   std::string call_id{};      // which call a tool message answers; may be empty
+
+  bool operator==(const Turn&) const = default;
+};
+
+// A wrong answer to a row's conversation, as it would have been written. It need not fit any schema.
+struct RejectedAnswer {
+  std::vector<Call> calls;
+  std::string text;
+  std::string plan;  // the line before it, for models that plan; empty: made from its calls
 };
 
 // The one row type, from reader to loss: a conversation and what is right to answer to it.
@@ -31,6 +40,9 @@ struct Row {
   std::string intent;                      // without calls: the tool that lacks an argument, or a name for what is
                                            // wanted that no tool does ("cancel_leave"); plans are made from it
   std::optional<std::vector<Tool>> tools;  // this row's own tools instead of the use case's
+  // For preference tuning: a worse answer to the same, or a verdict on this one, false where it is not wanted.
+  std::optional<RejectedAnswer> rejected;
+  std::optional<bool> label;
 
   // The request that the answer is to: the last user message.
   std::string_view query() const {

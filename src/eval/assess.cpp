@@ -138,6 +138,7 @@ std::vector<Row> choose_shots(std::span<const Row> train, int count, uint64_t se
   std::vector<size_t> rest;
   for (const size_t i : order) {
     const Row& row = train[i];
+    if (!row.label.value_or(true)) continue;  // its answer is wrong
     const std::string key = row.calls.empty() ? "kind:" + row.kind : "tool:" + row.calls.front().name;
     if (static_cast<int>(out.size()) < count && seen[key]++ == 0)
       out.push_back(row);

@@ -135,6 +135,7 @@ std::string data_card(const ReportData& d) {
   const auto line = [&](std::string_view key, const std::string& value) {
     out += fmt::format("<tr><td>{}</td><td class=\"n\">{}</td></tr>", key, value);
   };
+  line("objective", escape_html(c.objective));
   line("rows to train on", fmt::format("{}", c.train_rows));
   line("rows of the dev part", fmt::format("{}", c.dev_rows));
   line("rows dropped", fmt::format("{}", c.dropped_rows));

@@ -13,6 +13,7 @@ struct TrainBatch {
   AttentionPlan plan;            // a segment for every packed row
   std::vector<int32_t> targets;  // [tokens] the token that each position should predict
   std::vector<float> weights;    // [tokens] of its loss; 0 = not trained
+  std::vector<int32_t> rows;     // [tokens] whose loss that is: an index into the data
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   double weight() const {  // what losses of a step are normalised by

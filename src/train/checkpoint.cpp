@@ -34,6 +34,7 @@ std::string fingerprint(std::span<const TrainRow> rows) {
     for (size_t i = 0; i < row.tokens.size(); ++i)
       f.add(static_cast<uint64_t>(static_cast<uint32_t>(row.tokens[i])) << 1 | (row.trained[i] != 0 ? 1 : 0));
     for (const float weight : row.weights) f.add(std::bit_cast<uint32_t>(weight));
+    if (!row.wanted) f.add(1);
   }
   return fmt::format("{:016x}", f.value);
 }
@@ -45,7 +46,8 @@ std::optional<double> optional_number(const json& value) {
 
 json point_json(const HistoryPoint& p) {
   return json::array({p.step, p.tokens, p.loss, p.learning_rate, p.gradient_norm, p.tokens_per_second, p.seconds,
-                      optional_number(p.dev_loss), optional_number(p.metric), p.smoothed_loss});
+                      optional_number(p.dev_loss), optional_number(p.metric), p.smoothed_loss,
+                      optional_number(p.dev_accuracy), optional_number(p.dev_margin)});
 }
 HistoryPoint point_of(const json& j) {
   HistoryPoint p;
@@ -59,6 +61,8 @@ HistoryPoint point_of(const json& j) {
   p.dev_loss = optional_number(j.at(7));
   p.metric = optional_number(j.at(8));
   p.smoothed_loss = j.at(9);
+  p.dev_accuracy = optional_number(j.at(10));
+  p.dev_margin = optional_number(j.at(11));
   return p;
 }
 
@@ -106,7 +110,14 @@ json state_of(const SafetensorsFile& file, const std::string& place) {
 
 RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<const TrainRow> train_rows,
                          std::span<const TrainRow> dev_rows) {
+  const auto objective = [&]() -> std::string {
+    if (!c.preference) return "cross-entropy";
+    const PreferenceConfig& p = *c.preference;
+    return fmt::format("preference {} {} {} {} {} {} {}", static_cast<int>(p.loss), p.beta, p.label_smoothing,
+                       p.sft_weight, p.lambda, p.desirable_weight, p.undesirable_weight);
+  };
   return {
+      {"objective", objective()},
       {"base model", model.fingerprint},
       {"training rows", fingerprint(train_rows)},
       {"dev rows", fingerprint(dev_rows)},

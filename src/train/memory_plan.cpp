@@ -40,9 +40,11 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   plan.optimizer = 2 * values;
 
   int64_t longest = 0, sum = 0;
-  for (const TrainRow& row : rows) {
-    longest = std::max(longest, computed_tokens(row));
-    sum += computed_tokens(row);
+  for (size_t i = 0; i < rows.size(); i += static_cast<size_t>(config.together())) {
+    int64_t tokens = 0;  // of rows that can't go apart
+    for (const TrainRow& row : rows.subspan(i, static_cast<size_t>(config.together()))) tokens += computed_tokens(row);
+    longest = std::max(longest, tokens);
+    sum += tokens;
   }
   plan.tokens = std::max(longest, std::min(config.token_budget + longest_shared(rows), sum));
   // A slice of the logits in f32 and, as an input of a product, in bf16.

@@ -19,7 +19,9 @@ float loss_weight(const TrainRow& row, size_t token) {
   return row.weights.empty() ? 1.0f : row.weights[token];
 }
 
-void check(std::span<const TrainRow> rows) {
+void check(std::span<const TrainRow> rows, int together) {
+  if (together < 1 || rows.size() % static_cast<size_t>(together) != 0)
+    throw Error(fmt::format("{} rows can't be parted into groups of {}", rows.size(), together));
   for (const TrainRow& row : rows) {
     if (row.tokens.size() != row.trained.size())
       throw Error(fmt::format("row {}: {} tokens but {} training marks; encode the row again", row.row,
@@ -35,33 +37,55 @@ void check(std::span<const TrainRow> rows) {
   }
 }
 
-// How many tokens a row would add to a micro-batch; nothing where it has no room. What a row shares takes no room.
-std::optional<int64_t> added_tokens(std::span<const TrainRow> rows, const MicroBatch& micro, int index,
+// Rows that stay together, by the number of their group.
+std::vector<int> rows_of(int group, int together) {
+  std::vector<int> out(static_cast<size_t>(together));
+  std::iota(out.begin(), out.end(), group * together);
+  return out;
+}
+
+// As a micro-batch of its own.
+MicroBatch alone(std::span<const TrainRow> rows, int group, int together) {
+  std::vector<int> members = rows_of(group, together);
+  const int64_t tokens = together == 1 ? computed_tokens(rows[static_cast<size_t>(group)])
+                                       : tree_tokens(prefix_tree(rows, members));
+  return {std::move(members), tokens};
+}
+
+// How many tokens a group would add to a micro-batch; nothing where it has no room. What is shared takes no room.
+std::optional<int64_t> added_tokens(std::span<const TrainRow> rows, const MicroBatch& micro, const MicroBatch& group,
                                     int64_t budget) {
   std::vector<int> joined = micro.rows;
-  joined.push_back(index);
+  joined.insert(joined.end(), group.rows.begin(), group.rows.end());
   const int64_t added = tree_tokens(prefix_tree(rows, std::move(joined))) - micro.tokens;
-  const int64_t shared = computed_tokens(rows[static_cast<size_t>(index)]) - added;
+  const int64_t shared = group.tokens - added;
   return micro.tokens + added - shared <= budget ? std::optional(added) : std::nullopt;
+}
+
+void put(MicroBatch& place, const MicroBatch& group, int64_t added) {
+  place.rows.insert(place.rows.end(), group.rows.begin(), group.rows.end());
+  place.tokens += added;
 }
 
 // Longest first, each where it adds the fewest tokens of the micro-batches with room (best-fit decreasing): few
 // micro-batches, and a fixed result for a fixed set of rows.
-std::vector<MicroBatch> best_fit(std::span<const TrainRow> rows, std::vector<int> chosen, int64_t budget) {
-  std::stable_sort(chosen.begin(), chosen.end(), [&](int a, int b) {
-    return computed_tokens(rows[static_cast<size_t>(a)]) > computed_tokens(rows[static_cast<size_t>(b)]);
-  });
-  std::vector<MicroBatch> out;
-  for (const int index : chosen) {
+std::vector<MicroBatch> best_fit(std::span<const TrainRow> rows, std::span<const int> chosen, int together,
+                                 int64_t budget) {
+  std::vector<MicroBatch> groups, out;
+  for (const int group : chosen) groups.push_back(alone(rows, group, together));
+  std::stable_sort(groups.begin(), groups.end(),
+                   [](const MicroBatch& a, const MicroBatch& b) { return a.tokens > b.tokens; });
+  for (const MicroBatch& group : groups) {
     MicroBatch* place = nullptr;
     int64_t fewest = 0;
     for (MicroBatch& micro : out) {
-      const auto added = added_tokens(rows, micro, index, budget);
+      const auto added = added_tokens(rows, micro, group, budget);
       if (added && (place == nullptr || *added < fewest)) place = &micro, fewest = *added;
     }
-    if (place == nullptr) place = &out.emplace_back(), fewest = computed_tokens(rows[static_cast<size_t>(index)]);
-    place->rows.push_back(index);
-    place->tokens += fewest;
+    if (place == nullptr)
+      out.push_back(group);
+    else
+      put(*place, group, fewest);
   }
   return out;
 }
@@ -87,10 +111,10 @@ double trained_weight(const TrainRow& row) {
 }
 
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
-                                 int epoch) {
-  check(rows);
+                                 int epoch, int together) {
+  check(rows, together);
   if (batch_rows < 1) throw Error(fmt::format("batch_rows is {}; it must be at least 1", batch_rows));
-  std::vector<int> order(rows.size());
+  std::vector<int> order(rows.size() / static_cast<size_t>(together));
   std::iota(order.begin(), order.end(), 0);
   Random random(seed ^ (0x9e3779b97f4a7c15u * (static_cast<uint64_t>(epoch) + 1)));
   random.shuffle(order);
@@ -99,8 +123,7 @@ std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows,
   for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
     const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
     StepPlan step;
-    step.micro_batches = best_fit(
-        rows, {order.begin() + static_cast<int64_t>(first), order.begin() + static_cast<int64_t>(last)}, token_budget);
+    step.micro_batches = best_fit(rows, std::span(order).subspan(first, last - first), together, token_budget);
     for (const MicroBatch& micro : step.micro_batches) {
       step.tokens += micro.tokens;
       for (const int index : micro.rows) {
@@ -113,15 +136,16 @@ std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows,
   return steps;
 }
 
-std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget) {
-  check(rows);
+std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget, int together) {
+  check(rows, together);
   std::vector<MicroBatch> out;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const int index = static_cast<int>(i);
-    const auto added = out.empty() ? std::nullopt : added_tokens(rows, out.back(), index, token_budget);
-    if (!added) out.emplace_back();
-    out.back().rows.push_back(index);
-    out.back().tokens += added.value_or(computed_tokens(rows[i]));
+  for (int i = 0; i < static_cast<int>(rows.size()) / together; ++i) {
+    const MicroBatch group = alone(rows, i, together);
+    const auto added = out.empty() ? std::nullopt : added_tokens(rows, out.back(), group, token_budget);
+    if (added)
+      put(out.back(), group, *added);
+    else
+      out.push_back(group);
   }
   return out;
 }
@@ -146,6 +170,7 @@ TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_ba
       batch.tokens.push_back(row.tokens[at]);
       batch.targets.push_back(row.tokens[at + 1]);
       batch.weights.push_back(loss_weight(row, at + 1));
+      batch.rows.push_back(segment.row);
     }
   }
   return batch;

@@ -14,6 +14,7 @@ struct TrainRow {
   std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token from those before it
   int row = 0;                   // its number in the data file, for messages
   std::vector<float> weights;    // [tokens] of the trained tokens' losses, above 0; empty: 1 each
+  bool wanted = true;            // false: preference tuning makes this answer less likely
 };
 
 // Positions that a row's loss needs: those before its last trained token. What follows is never computed.
@@ -39,12 +40,14 @@ struct StepPlan {
 // an epoch takes what is left), a step's rows packed into micro-batches of at most token_budget tokens beside what
 // they share. No row is split and nothing is padded; a row longer than the budget goes alone unless others begin like
 // it. Sharing never looks beyond a step, so shuffling stays what it was. The same arguments give the same plan.
-// Throws Error, naming the row, where one has no trained token or unequal lengths of tokens and trained.
+// `together` neighbours in the data (a right and a wrong answer, say) are one row to batch_rows, to the shuffle and to
+// the micro-batches. Throws Error, naming the row, where one has no trained token or unequal lengths of tokens and
+// trained.
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
-                                 int epoch);
+                                 int epoch, int together = 1);
 
 // The same packing in the order of the data and with no notion of steps, for evaluation.
-std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget);
+std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget, int together = 1);
 
 TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_batch);
 

@@ -298,14 +298,28 @@ double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, 
   recording_ = trained_.any();
   dropping_ = true;
   dropout_step_ = dropout_step;
-  const double result = head_loss(forward(batch), batch, normalizer, true);
+  const double result = head_loss(forward(batch), batch, nullptr, normalizer, true);
   tape_.run_backward(op_seconds_);
   return result;
 }
 
+double TrainOps::loss_and_gradients(const TrainBatch& batch, const LossOfTokens& loss, uint64_t dropout_step) {
+  recording_ = trained_.any();
+  dropping_ = true;
+  dropout_step_ = dropout_step;
+  const double result = head_loss(forward(batch), batch, &loss, 1, true);
+  tape_.run_backward(op_seconds_);
+  return result;
+}
+
+double TrainOps::loss(const TrainBatch& batch, const LossOfTokens& loss) {
+  recording_ = dropping_ = false;
+  return head_loss(forward(batch), batch, &loss, 1, false);
+}
+
 double TrainOps::loss(const TrainBatch& batch, double normalizer) {
   recording_ = dropping_ = false;
-  return head_loss(forward(batch), batch, normalizer, false);
+  return head_loss(forward(batch), batch, nullptr, normalizer, false);
 }
 
 Buffer<float> TrainOps::logits(const TrainBatch& batch) {
@@ -318,7 +332,8 @@ Buffer<float> TrainOps::logits(const TrainBatch& batch) {
 }
 
 // Logits are computed for the trained rows alone, and never all at once.
-double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward) {
+double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, const LossOfTokens* combined,
+                           double normalizer, bool backward) {
   const OpTimer timer(op_seconds_, "head and loss");
   const int64_t vocab = model_.head->out(), cols = hidden->cols;
   std::vector<int64_t> trained;
@@ -349,10 +364,18 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, doub
   args.hidden = gathered.data();
   args.rows = rows;
   args.targets = targets.data();
-  args.row_weights = weights.data();
+  args.row_weights = combined == nullptr ? weights.data() : nullptr;
   args.head = &model_.head->weight;
   args.dhidden = with_gradient ? gathered_grad.data() : nullptr;
-  const double loss = cross_entropy(args);
+  std::vector<float> losses(combined == nullptr ? 0 : static_cast<size_t>(rows));
+  args.row_losses = combined == nullptr ? nullptr : losses.data();
+  double loss = cross_entropy(args);
+  if (combined != nullptr) {
+    // A token's gradient is its weight times that of its own loss, so the head runs once for both.
+    loss = (*combined)(losses, weights);
+    for (int64_t i = 0; with_gradient && i < rows * cols; ++i)
+      gathered_grad.data()[i] *= weights[static_cast<size_t>(i / cols)];
+  }
   if (with_gradient) {
     hidden->grad = pool_.take(hidden->rows, hidden->cols);
     std::fill_n(hidden->grad.data(), hidden->count(), 0.0f);

@@ -22,6 +22,10 @@ enum class Keep {
   kInputs,  // only every block's input; its inside runs a second time (Chen et al. 2016, arXiv 1604.06174)
 };
 
+// A loss that is no plain sum: made from the losses of a batch's trained tokens, in the batch's order. Returns its value
+// and writes its derivative with respect to each of them, which is the weight of that token's gradient.
+using LossOfTokens = std::function<double(std::span<const float> losses, std::span<float> weights)>;
+
 // Computes a model's calls with the training kernels and records what backward needs. Made once for a run; every
 // batch goes through one of the calls below. Gradients are made only for what is trained and for the activations above
 // the lowest of it.
@@ -40,6 +44,8 @@ class TrainOps final : public Ops {
   // the parameters' gradients. dropout_step makes the dropped elements differ between micro-batches.
   double loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step = 0);
   double loss(const TrainBatch& batch, double normalizer);  // the same without gradients and dropout
+  double loss_and_gradients(const TrainBatch& batch, const LossOfTokens& loss, uint64_t dropout_step = 0);
+  double loss(const TrainBatch& batch, const LossOfTokens& loss);
   Buffer<float> logits(const TrainBatch& batch);            // [tokens, vocab], for tests
 
   GemmPrecision precision() const { return options_.precision; }
@@ -72,7 +78,8 @@ class TrainOps final : public Ops {
   void shed(Value& value);
   Act run_block(const Act& x, const std::function<Act(const Act&)>& body);
   ValuePtr forward(const TrainBatch& batch);
-  double head_loss(const ValuePtr& hidden, const TrainBatch& batch, double normalizer, bool backward);
+  double head_loss(const ValuePtr& hidden, const TrainBatch& batch, const LossOfTokens* loss, double normalizer,
+                   bool backward);
 
   const Model& model_;
   const Trained trained_;

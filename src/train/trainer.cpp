@@ -11,6 +11,7 @@
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 #include "train/finite_weights.h"
+#include "train/preference.h"
 #include "train/smoothed.h"
 #include "train/train_ops.h"
 
@@ -18,6 +19,16 @@ namespace thimble {
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+void check_preference(const PreferenceConfig& c, std::span<const TrainRow> rows) {
+  if (!(c.beta > 0) || !std::isfinite(c.beta))
+    throw Error(fmt::format("training settings: beta is {}; it must be above 0", c.beta));
+  if (!c.pairs()) return;
+  if (rows.size() % 2 != 0) throw Error("preference tuning: a right or a wrong answer has no partner");
+  for (size_t i = 0; i < rows.size(); i += 2)
+    if (!rows[i].wanted || rows[i + 1].wanted)
+      throw Error(fmt::format("row {}: a pair is a right answer and, after it, a wrong one", rows[i].row));
+}
 
 void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> rows) {
   const auto refuse = [](const std::string& what) { throw Error("training settings: " + what); };
@@ -36,6 +47,7 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
   if (!(c.optimizer.weight_decay >= 0))
     refuse(fmt::format("weight decay is {}; it must be 0 or more", c.optimizer.weight_decay));
   if (rows.empty()) throw Error("there are no rows to train on");
+  if (c.preference) check_preference(*c.preference, rows);
   for (const TrainRow& row : rows)
     if (computed_tokens(row) > model.config.context)
       throw Error(fmt::format("row {}: {} tokens, but the model reads at most {}; cut the row or leave it out", row.row,
@@ -65,7 +77,7 @@ class Run {
         ops_(model, trainable_, {.precision = config.precision, .keep = keep, .dropout_seed = config.seed}),
         optimizer_(trainable_.parameters(), config.optimizer),
         total_steps_(planned_steps(config, train_rows.size())),
-        per_epoch_(steps_per_epoch(train_rows.size(), config.batch_rows)) {
+        per_epoch_(steps_per_epoch(config, train_rows.size())) {
     optimizer_.reduce = callbacks.reduce;
     schedule_ = {.peak = config.learning_rate,
                  .warmup_steps = static_cast<int>(std::lround(config.warmup_share * static_cast<double>(total_steps_))),
@@ -76,6 +88,7 @@ class Run {
     for (const StepPlan& step : plan_) epoch_tokens += step.tokens;
     total_tokens_ =
         static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
+    if (config.preference) measure_reference();  // before a checkpoint's values replace those of the start
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
       if (load_checkpoint(config.checkpoint, identity_, state_, optimizer_)) saved_step_ = state_.step;
@@ -92,19 +105,18 @@ class Run {
   }
 
   TrainResult run() {
-    if (state_.step == 0 && state_.history.empty() && evaluates()) {
+    if (state_.step == 0 && state_.history.empty() && evaluates() && !is_cancelled()) {
       HistoryPoint start;
       evaluate(start);
       state_.history.push_back(start);
       if (callbacks_.on_step) callbacks_.on_step(start);
       save();
     }
-    bool cancelled = false;
-    while (state_.step < total_steps_ && !out_of_patience()) {
+    bool cancelled = is_cancelled();
+    while (state_.step < total_steps_ && !out_of_patience() && !cancelled) {
       if (!take_step()) {
         cancelled = true;
         save();
-        break;
       }
     }
     return result(cancelled, out_of_patience());
@@ -125,7 +137,8 @@ class Run {
   const StepPlan& plan_of(int64_t step) {
     const int64_t epoch = step / per_epoch_;
     if (epoch != planned_epoch_) {
-      plan_ = pack_epoch(train_, config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch));
+      plan_ = pack_epoch(train_, config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch),
+                         config_.together());
       planned_epoch_ = epoch;
     }
     return plan_[static_cast<size_t>(step % per_epoch_)];
@@ -137,14 +150,16 @@ class Run {
     const double begin = now();
     double loss = 0;
     int64_t micro_done = 0;
+    if (preference_) preference_->begin(ops_, plan.micro_batches);
     for (const MicroBatch& micro : plan.micro_batches) {
       if (is_cancelled()) {
         zero_gradients(optimizer_.parameters());
         return false;
       }
       const TrainBatch batch = make_batch(train_, micro);
-      const double part =
-          ops_.loss_and_gradients(batch, plan.weight, static_cast<uint64_t>(state_.micro_batches + micro_done));
+      const auto dropout_step = static_cast<uint64_t>(state_.micro_batches + micro_done);
+      const double part = preference_ ? ops_.loss_and_gradients(batch, preference_->loss_of(batch), dropout_step)
+                                      : ops_.loss_and_gradients(batch, plan.weight, dropout_step);
       if (!std::isfinite(part)) fail("the loss is not a finite number", micro);
       loss += part;
       ++micro_done;
@@ -183,7 +198,14 @@ class Run {
 
   void evaluate(HistoryPoint& point) {
     if (!dev_.empty()) {
-      point.dev_loss = mean_loss(ops_, dev_, config_.token_budget);
+      if (dev_preference_) {
+        const PreferenceMeasure measured = dev_preference_->evaluate(ops_);
+        point.dev_loss = measured.loss;
+        point.dev_accuracy = measured.accuracy;
+        point.dev_margin = measured.margin;
+      } else {
+        point.dev_loss = mean_loss(ops_, dev_, config_.token_budget);
+      }
       last_dev_loss_ = point.dev_loss;
     }
     if (callbacks_.metric) point.metric = callbacks_.metric(trainable_);
@@ -200,6 +222,14 @@ class Run {
     state_.best_dev_loss = point.dev_loss;
     state_.best_metric = point.metric;
     state_.best = copy_values(optimizer_.parameters());
+  }
+
+  void measure_reference() {
+    preference_.emplace(*config_.preference, train_, config_.token_budget);
+    bool whole = preference_->measure_reference(ops_, callbacks_.progress, callbacks_.cancelled);
+    if (dev_.empty() || !whole) return;
+    dev_preference_.emplace(*config_.preference, dev_, config_.token_budget);
+    dev_preference_->measure_reference(ops_, callbacks_.progress, callbacks_.cancelled);
   }
 
   // A checkpoint that can't be written leaves the one before it; the training goes on and tries again.
@@ -290,6 +320,7 @@ class Run {
   double total_tokens_ = 0;
   RunIdentity identity_;
   RunState state_;
+  std::optional<Preference> preference_, dev_preference_;  // of the training and of the dev rows
   std::vector<StepPlan> plan_;
   int64_t planned_epoch_ = -1;
   DivergenceWatch watch_;
@@ -305,12 +336,12 @@ class Run {
 
 }  // namespace
 
-int64_t steps_per_epoch(size_t rows, int batch_rows) {
-  return (static_cast<int64_t>(rows) + batch_rows - 1) / batch_rows;
+int64_t steps_per_epoch(const TrainConfig& config, size_t rows) {
+  return (static_cast<int64_t>(rows) / config.together() + config.batch_rows - 1) / config.batch_rows;
 }
 
 int64_t planned_steps(const TrainConfig& config, size_t rows) {
-  const double steps = config.epochs * static_cast<double>(steps_per_epoch(rows, config.batch_rows));
+  const double steps = config.epochs * static_cast<double>(steps_per_epoch(config, rows));
   return std::max<int64_t>(1, std::llround(steps));
 }
 

@@ -14,6 +14,7 @@
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 #include "train/pack.h"
+#include "train/preference_loss.h"
 #include "train/schedule.h"
 #include "train/trainable.h"
 
@@ -31,12 +32,16 @@ struct TrainConfig {
   uint64_t seed = 1;
   GemmPrecision precision = GemmPrecision::kBF16;
   Recompute recompute = Recompute::kAuto;
+  std::optional<PreferenceConfig> preference;  // not given: cross-entropy; rows stand as train/preference.h says
   int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
   int patience = 0;      // stop after so many evaluations without a better one; 0 = never
   // Where the state is saved at every evaluation and every so many seconds (0: after every step), and where a run goes
   // on from; empty = nowhere.
   std::filesystem::path checkpoint;
   double checkpoint_seconds = 300;
+
+  // Neighbours in the data that are one row to everything here: a right and a wrong answer.
+  int together() const { return preference && preference->pairs() ? 2 : 1; }
 };
 
 // One optimizer step, or the evaluation before the first (step 0).
@@ -51,6 +56,7 @@ struct HistoryPoint {
   double seconds = 0;  // since the start, earlier parts of a resumed run included
   std::optional<double> dev_loss;
   std::optional<double> metric;
+  std::optional<double> dev_accuracy, dev_margin;  // of preference tuning (PreferenceMeasure)
 };
 
 struct TrainCallbacks {
@@ -98,7 +104,7 @@ Trainable make_trainable(const Model& model, const TrainConfig& config);
 double evaluate_loss(const Model& model, const Trained& trained, std::span<const TrainRow> rows, GemmPrecision precision,
                      int64_t token_budget);
 
-int64_t steps_per_epoch(size_t rows, int batch_rows);
+int64_t steps_per_epoch(const TrainConfig& config, size_t rows);
 int64_t planned_steps(const TrainConfig& config, size_t rows);
 
 }  // namespace thimble

@@ -32,6 +32,51 @@ std::vector<float> text_weights(const TrainRow& row, size_t plan_tokens, double 
   return weights;
 }
 
+// Rows of a job without [preference] have no verdicts, those of a job with it have the ones that its loss needs.
+void check_verdicts(const Job& job, std::span<const Row> rows, const std::string& file, CheckReport& report) {
+  for (const Row& row : rows) {
+    const char* problem = nullptr;
+    if (!job.preference && (row.rejected || row.label))
+      problem = "it has a rejected answer or a label, but thimble.toml has no [preference] that says what to do with it";
+    else if (job.preference && job.preference->loss == "kto" && !row.rejected && !row.label)
+      problem = "it has neither a label nor a rejected answer, which the loss kto needs";
+    else if (job.preference && job.preference->loss != "kto" && !row.rejected)
+      problem = "it has no rejected answer, which the loss needs; only kto learns from rows with a label";
+    if (problem != nullptr) report.errors.push_back(fmt::format("{}: row {}: {}.", file, row.number, problem));
+  }
+}
+
+std::string objective_of(const Job& job) {
+  if (!job.preference) return "cross-entropy of the answers' tokens";
+  const PreferenceSettings& p = *job.preference;
+  if (p.loss == "orpo") return fmt::format("ORPO: cross-entropy of right answers, odds ratio with lambda {:g}", p.lambda);
+  std::string text =
+      fmt::format("{}, beta {:g}, against the model as it is before the first step",
+                  p.loss == "dpo" ? "DPO" : p.loss == "ipo" ? "IPO" : "KTO", p.beta);
+  if (p.label_smoothing > 0) text += fmt::format(", label smoothing {:g}", p.label_smoothing);
+  if (p.sft_weight > 0) text += fmt::format(", and {:g} of the right answers' cross-entropy", p.sft_weight);
+  if (p.loss == "kto") text += fmt::format(", weights {:g} and {:g}", p.desirable_weight, p.undesirable_weight);
+  return text;
+}
+
+// A row's own answer and its rejected one, as the model sees them; the second only where the row has it.
+struct EncodedAnswers {
+  EncodedRow own;
+  std::optional<EncodedRow> rejected;
+  int64_t length() const {
+    return static_cast<int64_t>(std::max(own.tokens.size(), rejected ? rejected->tokens.size() : 0));
+  }
+};
+EncodedAnswers encode_answers(const PromptStyle& style, const Row& row, const std::string& file) {
+  EncodedAnswers out{style.encode(row), {}};
+  if (!row.rejected) return out;
+  out.rejected = style.encode_rejected(row);
+  if (out.rejected->tokens == out.own.tokens)
+    throw Error(fmt::format("{}: row {}: the right and the rejected answer are the same to the model, token by token",
+                            file, row.number));
+  return out;
+}
+
 Json history_to_json(const TrainResult& result) {
   Json points = Json::array();
   for (const HistoryPoint& p : result.history) {
@@ -45,6 +90,8 @@ Json history_to_json(const TrainResult& result) {
                {"seconds", p.seconds}};
     if (p.dev_loss) point["dev_loss"] = *p.dev_loss;
     if (p.metric) point["metric"] = *p.metric;
+    if (p.dev_accuracy) point["dev_reward_accuracy"] = *p.dev_accuracy;
+    if (p.dev_margin) point["dev_reward_margin"] = *p.dev_margin;
     points.push_back(std::move(point));
   }
   return {{"best_step", result.best_step},
@@ -119,7 +166,7 @@ FolderLock choose_run(const Job& job, const RunChoice& choice, const RunIdentity
 
 TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   TrainingData out;
-  const auto file = job.train_file();
+  const auto file = job.tuning_file();
   out.rows = read_rows(file);
   if (out.rows.empty()) throw Error(fmt::format("{}: holds no rows to train on", file.string()));
   CheckReport report = check_rows(out.rows, job.tools, file.string());
@@ -130,16 +177,19 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     report.errors.insert(report.errors.end(), leaks.errors.begin(), leaks.errors.end());
     report.notes.insert(report.notes.end(), leaks.notes.begin(), leaks.notes.end());
   }
+  check_verdicts(job, out.rows, file.string(), report);
   report.throw_if_errors();
   out.card.notes = report.notes;
+  out.card.objective = objective_of(job);
 
   const Split split = split_rows(out.rows, job.train.dev_share, job.train.seed);
   std::vector<uint8_t> in_dev(out.rows.size());
   for (const size_t i : split.dev) in_dev[i] = 1;
   for (size_t i = 0; i < out.rows.size(); ++i) {
     const Row& row = out.rows[i];
-    EncodedRow encoded = style.encode(row);
-    const auto length = static_cast<int64_t>(encoded.tokens.size());
+    EncodedAnswers answers = encode_answers(style, row, file.string());
+    EncodedRow& encoded = answers.own;
+    const auto length = answers.length();
     if (length > job.train.max_tokens) {
       if (job.train.too_long == "refuse")
         throw Error(
@@ -155,21 +205,34 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
           fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
     if (row.calls.empty() && job.train.text_weight < 1)
       train.weights = text_weights(train, encoded.plan_tokens, job.train.text_weight);
+    train.wanted = row.label.value_or(true);
+    std::optional<TrainRow> rejected;
+    if (answers.rejected)
+      rejected = {std::move(answers.rejected->tokens), std::move(answers.rejected->trained), row.number, {}, false};
     if (in_dev[i] != 0) {
+      if (train.wanted) out.dev_rows.push_back(row);
       out.dev.push_back(std::move(train));
-      out.dev_rows.push_back(row);
+      if (rejected) out.dev.push_back(std::move(*rejected));
+      ++out.card.dev_rows;
       continue;
     }
     for (const Role role : encoded.roles) ++out.card.tokens[static_cast<size_t>(role)];
-    out.card.trained_tokens += trained_tokens(train);
+    if (answers.rejected)
+      for (const Role role : answers.rejected->roles) ++out.card.tokens[static_cast<size_t>(role)];
+    out.card.trained_tokens += trained_tokens(train) + (rejected ? trained_tokens(*rejected) : 0);
     out.card.longest = std::max(out.card.longest, length);
     ++out.card.kinds[kind_of(row)];
     for (const Call& call : row.calls) ++out.card.tools[call.name];
-    if (out.train.empty()) out.example = {train.tokens, train.trained, std::move(encoded.roles), row.number};
+    if (out.train.empty()) {
+      out.example = {train.tokens, train.trained, std::move(encoded.roles), row.number};
+      if (rejected)
+        out.rejected_example = {rejected->tokens, rejected->trained, std::move(answers.rejected->roles), row.number};
+    }
+    ++(rejected ? out.card.pairs : train.wanted ? out.card.wanted : out.card.unwanted);
     out.train.push_back(std::move(train));
+    if (rejected) out.train.push_back(std::move(*rejected));
+    ++out.card.train_rows;
   }
-  out.card.train_rows = out.train.size();
-  out.card.dev_rows = out.dev.size();
   if (out.card.dropped_rows > 0)
     out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens and were dropped", out.card.dropped_rows,
                                          job.train.max_tokens));
@@ -196,6 +259,19 @@ TrainConfig train_config(const Job& job) {
   c.evaluations = t.evaluations;
   c.patience = t.patience;
   c.checkpoint_seconds = 60 * t.checkpoint_minutes;
+  if (job.preference) {
+    const PreferenceSettings& p = *job.preference;
+    c.preference = {.loss = p.loss == "ipo"    ? PreferenceLoss::kIpo
+                            : p.loss == "orpo" ? PreferenceLoss::kOrpo
+                            : p.loss == "kto"  ? PreferenceLoss::kKto
+                                               : PreferenceLoss::kDpo,
+                    .beta = p.beta,
+                    .label_smoothing = p.label_smoothing,
+                    .sft_weight = p.sft_weight,
+                    .lambda = p.lambda,
+                    .desirable_weight = p.desirable_weight,
+                    .undesirable_weight = p.undesirable_weight};
+  }
   return c;
 }
 

@@ -17,7 +17,9 @@ namespace thimble {
 
 // What a run is trained on, told before its first step and kept in the report.
 struct DataCard {
+  std::string objective;  // what is minimised, in words
   size_t train_rows = 0, dev_rows = 0, dropped_rows = 0;
+  size_t pairs = 0, wanted = 0, unwanted = 0;   // of the training rows: with a rejected answer; without, by label
   std::map<std::string, size_t> kinds;          // as the rows label themselves, or by their number of calls
   std::map<std::string, size_t> tools;          // gold calls of each
   std::array<int64_t, kRoles> tokens{};         // of all training rows, by Role
@@ -28,14 +30,16 @@ struct DataCard {
 
 // A use case's rows, checked, split and encoded.
 struct TrainingData {
-  std::vector<Row> rows;             // of train.jsonl
-  std::vector<TrainRow> train, dev;  // encoded; their `row` is the line in train.jsonl
-  std::vector<Row> dev_rows;         // the same rows unencoded, for the task's own metric
+  std::vector<Row> rows;             // of train.jsonl, or of the job's file of preferences
+  std::vector<TrainRow> train, dev;  // encoded; their `row` is the line in train.jsonl; pairs as train/preference.h
+                                     // has them
+  std::vector<Row> dev_rows;         // dev rows unencoded, for the task's own metric: those with a right answer
   DataCard card;
   EncodedRow example;                // the first row, to be shown with its trained tokens marked
+  std::optional<EncodedRow> rejected_example;  // and its rejected answer
 };
 
-// Reads train.jsonl and refuses what would train on nothing or on something wrong, by row numbers. test.jsonl is
+// Reads the job's tuning_file() and refuses what would train on nothing or on something wrong, by row numbers. test.jsonl is
 // opened for one thing only: to refuse rows that stand in both.
 TrainingData prepare_training(const Job& job, const PromptStyle& style);
 

@@ -203,6 +203,46 @@ TEST_F(Cli, TuneShowsWhatIsTrainedBeforeItStarts) {
   EXPECT_FALSE(fs::exists(folder_ / "runs"));
 }
 
+TEST_F(Cli, PreferencesAreMadeOfTheModelsOwnMistakesAndTrainedOn) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  ASSERT_EQ(thimble("tune " + job()).status, 0);
+  // A hot model makes mistakes; the dev part and the test set are not asked.
+  const Result made = thimble("preferences --samples 8 --temperature 3 " + job());
+  ASSERT_EQ(made.status, 0) << made.err;
+  EXPECT_NE(made.out.find("22 rows of train.jsonl asked 8 times"), std::string::npos) << made.out;
+  std::ifstream file(folder_ / "preferences.jsonl");
+  size_t pairs = 0;
+  for (std::string line; std::getline(file, line); ++pairs) {
+    const json row = json::parse(line);
+    EXPECT_TRUE(row.at("query").get<std::string>().starts_with("lamp"));
+    EXPECT_TRUE(row.at("rejected").contains("calls") || row.at("rejected").contains("answer")) << line;
+    EXPECT_NE(row.at("rejected").value("calls", json()), row.at("calls")) << line;
+  }
+  ASSERT_GT(pairs, 4u) << "too few mistakes to go on with";
+  EXPECT_EQ(thimble("preferences " + job()).status, 2) << "what is there is not replaced";
+
+  write_job("", "[preference]\nloss = \"dpo\"\nfile = \"preferences.jsonl\"\n");
+  const Result plan = thimble("tune --dry-run " + job());
+  ASSERT_EQ(plan.status, 0) << plan.err;
+  for (const char* part : {"objective: DPO, beta 0.1", "pairs of a right and a wrong one", "prefer this one to"})
+    EXPECT_NE(plan.out.find(part), std::string::npos) << part << "\n" << plan.out;
+  const Result tuned = thimble("tune " + job());
+  ASSERT_EQ(tuned.status, 0) << tuned.err;
+  EXPECT_NE(tuned.out.find("told apart"), std::string::npos) << tuned.out;
+  EXPECT_NE(tuned.out.find("dev loss 0.6931"), std::string::npos) << "the model is its own reference\n" << tuned.out;
+
+  // Verdicts that nothing says what to do with, and rows that lack them.
+  write_job("", "[preference]\nloss = \"dpo\"\n");
+  EXPECT_NE(thimble("tune " + job()).err.find("row 1: it has no rejected answer"), std::string::npos);
+  write_job("", "[preference]\nloss = \"kto\"\n");
+  EXPECT_NE(thimble("tune " + job()).err.find("row 1: it has neither a label"), std::string::npos);
+  write_job();
+  write("train.jsonl", R"({"query":"lamp","calls":[],"answer":"a","rejected":{"answer":"b"}})"
+                       "\n");
+  EXPECT_NE(thimble("tune " + job()).err.find("has no [preference]"), std::string::npos);
+}
+
 struct Mistake {
   const char* file;
   const char* text;

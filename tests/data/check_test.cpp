@@ -86,6 +86,24 @@ TEST(CheckRows, EveryMistakeIsNamedByItsRow) {
   EXPECT_THROW(report.throw_if_errors(), Error);
 }
 
+TEST(CheckRows, AnswersThatAreNotWantedMayBreakSchemasButNotBeEmptyOrRight) {
+  const auto rows = parse_rows(
+      "{\"query\": \"a\", \"calls\": [], \"answer\": \"A\", \"rejected\": {\"calls\": [{\"name\": \"lok\", "
+      "\"arguments\": {}}]}}\n"
+      "{\"query\": \"b\", \"calls\": [{\"name\": \"lok\", \"arguments\": {}}], \"label\": false}\n"
+      "{\"query\": \"c\", \"calls\": [], \"answer\": \"A\", \"rejected\": {\"answer\": \" \"}}\n"
+      "{\"query\": \"d\", \"calls\": [], \"answer\": \"A\", \"rejected\": {\"answer\": \"A\"}}\n"
+      "{\"query\": \"e\", \"calls\": [], \"answer\": \"A\", \"rejected\": {\"answer\": \"B\"}}\n"
+      "{\"query\": \"e\", \"calls\": [], \"answer\": \"A\", \"rejected\": {\"answer\": \"C\"}}",
+      "t");
+  const CheckReport report = check_rows(rows, lock_tools(), "t");
+  EXPECT_THAT(report.errors, testing::ElementsAre(HasSubstr("t: row 3: the rejected answer is empty"),
+                                                  HasSubstr("t: row 4: the rejected answer is the right one")));
+  EXPECT_THAT(report.notes, testing::IsEmpty()) << "one request may have several wrong answers";
+  EXPECT_THAT(check_test_rows(rows, lock_tools(), "t").errors,
+              testing::ElementsAre(HasSubstr("t: row 2: its answer has the label false")));
+}
+
 TEST(CheckRows, ToolsOfARowAreItsOwn) {
   const auto rows = parse_rows(
       R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [{"function": {"name": "g", "arguments": {}}}]}], "tools": [{"name": "g"}]})",

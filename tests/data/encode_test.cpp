@@ -156,6 +156,22 @@ TEST(Encode, APlanStandsBeforeTheAnswerAndIsTrained) {
   EXPECT_EQ(parsed.text, "");
 }
 
+TEST(Encode, ARejectedAnswerStandsAfterTheSamePrompt) {
+  const auto rows = parse_rows(
+      R"({"query": "q", "calls": [{"name": "f", "arguments": {"a": 1}}], "rejected": {"answer": "No."}}
+{"query": "q", "calls": [{"name": "f", "arguments": {"a": 1}}], "rejected": {"calls": [{"name": "f", "arguments": {"a": 2}}]}}
+{"query": "q", "calls": [{"name": "f", "arguments": {"a": 1}}], "rejected": {"answer": "No.", "plan": "g: no tool"}})",
+      "rows");
+  const PromptStyle plain = style(false, ""), planning = style(false, "", true);
+  EXPECT_EQ(text_of(plain, plain.encode_rejected(rows[0]), true), "No.<|im_end|>");
+  EXPECT_EQ(text_of(plain, plain.encode_rejected(rows[0]), false), text_of(plain, plain.encode(rows[0]), false));
+  EXPECT_EQ(text_of(planning, planning.encode_rejected(rows[1]), true),
+            "f: a\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 2}}\n</tool_call><|im_end|>");
+  EXPECT_EQ(text_of(planning, planning.encode_rejected(rows[2]), true), "g: no tool\nNo.<|im_end|>");
+  EXPECT_THROW(planning.encode_rejected(rows[0]), Error) << "nothing that a plan could be made from";
+  EXPECT_THROW(plain.encode_rejected(rows[2]), Error) << "a plan where none is written";
+}
+
 TEST(Encode, ShotsStandBeforeTheRequest) {
   const PromptStyle s = style(false, "");
   const std::string text = s.tokenizer().decode(s.prompt(rows()[1].turns, std::span(rows()).first(1)));

@@ -59,6 +59,25 @@ class JobFolder : public testing::Test {
   fs::path folder_;
 };
 
+TEST_F(JobFolder, APreferenceLossReadsItsOwnSettingsAndNoOthers) {
+  EXPECT_FALSE(load("").preference);
+  const Job job = load("[preference]\nloss = \"kto\"\nfile = \"p.jsonl\"\nbeta = 0.2\nundesirable_weight = 2\n");
+  ASSERT_TRUE(job.preference);
+  EXPECT_EQ(job.preference->loss, "kto");
+  EXPECT_EQ(job.tuning_file().filename(), "p.jsonl");
+  EXPECT_EQ(job.train_file().filename(), "train.jsonl");
+  EXPECT_DOUBLE_EQ(job.preference->undesirable_weight, 2);
+  for (const auto& [toml, said] : {std::pair{"loss = \"simpo\"", "preference.loss must be"},
+                                   {"file = \"test.jsonl\"", "not test.jsonl"},
+                                   {"file = \"../p.jsonl\"", "a file in the job's folder"},
+                                   {"lambda = 0.1", "unknown key 'preference.lambda'"},
+                                   {"loss = \"orpo\"\nbeta = 0.1", "unknown key 'preference.beta'"},
+                                   {"loss = \"ipo\"\nlabel_smoothing = 0.1", "unknown key 'preference.label_smoothing'"},
+                                   {"loss = \"kto\"\nsft_weight = 1", "unknown key 'preference.sft_weight'"},
+                                   {"label_smoothing = 0.5", "below 0.5"}})
+    EXPECT_THAT(error(std::string("[preference]\n") + toml), testing::HasSubstr(said)) << toml;
+}
+
 TEST_F(JobFolder, SettingsAreReadAndTheOthersKeepTheirDefaults) {
   const Job job = load(kToml);
   EXPECT_EQ(job.name, "helpdesk");

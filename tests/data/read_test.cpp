@@ -44,6 +44,35 @@ TEST(ReadRows, ConversationalFormIsReadWithArgumentsAsObjectOrText) {
   EXPECT_EQ(row.tools->size(), 2u);
 }
 
+TEST(ReadRows, RejectedAnswersAndLabelsAreReadInEveryForm) {
+  const std::string user = R"({"role": "user", "content": "q"})", good = R"({"role": "assistant", "content": "a"})",
+                    bad = R"({"role": "assistant", "content": "b"})";
+  const auto rows = parse_rows(
+      R"({"query": "q", "calls": [], "answer": "a", "rejected": {"calls": [{"name": "f", "arguments": {}}], "plan": "p"}})"
+      "\n" R"({"messages": [)" + user + "," + good + R"(], "rejected": {"answer": "b"}})"
+      "\n" R"({"prompt": [)" + user + R"(], "chosen": [)" + good + R"(], "rejected": [)" + bad + "]}"
+      "\n" R"({"messages": [)" + user + R"(], "chosen": [)" + good + R"(], "rejected": [)" + bad + "]}"
+      "\n" R"({"chosen": [)" + user + "," + good + R"(], "rejected": [)" + user + "," + bad + "]}"
+      "\n" R"({"prompt": [)" + user + R"(], "completion": [)" + good + R"(], "label": false})"
+      "\n" R"({"query": "q", "calls": [], "answer": "a", "label": true})",
+      "t");
+  ASSERT_EQ(rows.size(), 7u);
+  for (const Row& row : rows) {
+    EXPECT_EQ(row.query(), "q") << row.number;
+    EXPECT_EQ(row.turns.size(), 1u) << row.number;
+    EXPECT_EQ(row.answer, "a") << row.number;
+  }
+  EXPECT_EQ(rows[0].rejected->calls.at(0).name, "f");
+  EXPECT_EQ(rows[0].rejected->plan, "p");
+  for (size_t i = 1; i < 5; ++i) {
+    ASSERT_TRUE(rows[i].rejected) << i;
+    EXPECT_EQ(rows[i].rejected->text, "b") << i;
+  }
+  EXPECT_EQ(rows[5].label, false);
+  EXPECT_EQ(rows[6].label, true);
+  EXPECT_FALSE(rows[6].rejected);
+}
+
 TEST(ReadRows, MistakesAreNamedByFileAndRow) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"query": "a", "calls": [], "anser": "x"})", "unknown key \"anser\""},
@@ -72,6 +101,18 @@ TEST(ReadRows, MistakesAreNamedByFileAndRow) {
       {R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}], "tools": 3})",
        "tools"},
       {"\xef\xbb\xbf{}", "byte order mark"},
+      {R"({"query": "a", "calls": [], "rejected": "b"})", "\"rejected\" must be an object"},
+      {R"({"query": "a", "calls": [], "rejected": {"text": "b"}})", "rejected: unknown key \"text\""},
+      {R"({"query": "a", "calls": [], "rejected": {"plan": "a\nb"}})", "is one line"},
+      {R"({"query": "a", "calls": [], "label": 1})", "\"label\" must be true or false"},
+      {R"({"query": "a", "calls": [], "label": true, "rejected": {"answer": "b"}})", "leave one out"},
+      {R"({"prompt": [{"role": "user", "content": "a"}]})", "neither \"chosen\" nor \"completion\""},
+      {R"({"prompt": "a", "chosen": "b", "rejected": "c"})", "\"prompt\" must be a list of messages"},
+      {R"({"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}]})",
+       "no \"rejected\" one"},
+      {R"({"chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],)"
+       R"("rejected": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "c"}]})",
+       "answer different conversations"},
   };
   for (const auto& [line, expected] : cases) {
     try {
