@@ -24,6 +24,13 @@ void relax() {
 }  // namespace
 
 struct ThreadPool::State {
+  // A thread's own part of the indices, from which others help themselves when theirs is done. On a cache line of its
+  // own.
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t last = 0;
+  };
+
   int size = 1;
   std::vector<std::jthread> workers;
   std::mutex mutex;
@@ -34,20 +41,23 @@ struct ThreadPool::State {
   // count: one of the two always sees the other.
   std::atomic<bool> open{false};
   std::atomic<int> working{0};  // workers that are inside, or looking
-  std::atomic<int64_t> next{0};
+  std::vector<Part> parts;
   std::atomic<bool> stop{false};
-  int64_t count = 0;
   const std::function<void(int64_t, int)>* body = nullptr;
   std::exception_ptr failure;
 
   void drain(int thread) {
     inside_loop = true;
     try {
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) (*body)(i, thread);
+      for (int k = 0; k < size; ++k) {
+        Part& part = parts[static_cast<size_t>((thread + k) % size)];
+        while (part.next.load(std::memory_order_relaxed) < part.last)
+          if (const int64_t i = part.next.fetch_add(1, std::memory_order_relaxed); i < part.last) (*body)(i, thread);
+      }
     } catch (...) {
       const std::scoped_lock lock(mutex);
       if (!failure) failure = std::current_exception();
-      next.store(count, std::memory_order_relaxed);
+      for (Part& part : parts) part.next.store(part.last, std::memory_order_relaxed);
     }
     inside_loop = false;
   }
@@ -71,6 +81,7 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   state_->size = std::max(1, threads);
+  state_->parts = std::vector<State::Part>(static_cast<size_t>(state_->size));
   for (int i = 1; i < state_->size; ++i) state_->workers.emplace_back([s = state_.get(), i] { s->work(i); });
 }
 
@@ -101,10 +112,13 @@ void ThreadPool::parallel_for(int64_t count, const std::function<void(int64_t, i
     inside_loop = outer;
     return;
   }
-  s.count = count;
   s.body = &body;
   s.failure = nullptr;
-  s.next.store(0, std::memory_order_relaxed);
+  for (int t = 0; t < s.size; ++t) {
+    State::Part& part = s.parts[static_cast<size_t>(t)];
+    part.last = count * (t + 1) / s.size;
+    part.next.store(count * t / s.size, std::memory_order_relaxed);
+  }
   s.open.store(true);
   {
     const std::scoped_lock lock(s.mutex);
