@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/gelu.h"
 #include "kernels/kv_store.h"
@@ -126,11 +127,7 @@ Act InferOps::gelu(const Act& x) {
 
 Act InferOps::add(const Act& a, const Act& b) {
   Act out = make(a->rows, a->cols);
-  const int64_t count = a->rows * a->cols;
-  const float* pa = a->values.data();
-  const float* pb = b->values.data();
-  float* y = out->values.data();
-  for (int64_t i = 0; i < count; ++i) y[i] = pa[i] + pb[i];
+  add_values(a->values.data(), b->values.data(), a->rows * a->cols, out->values.data());
   return out;
 }
 

@@ -129,8 +129,10 @@ struct QuantizedTile {
   int32_t* halves = nullptr;
   uint8_t* fine = nullptr;
 };
-// x [valid, in], contiguous rows; two bytes everywhere where all_fine.
+// x [valid, in], contiguous rows; two bytes everywhere where all_fine. The second gives what the first gives to the bit,
+// on machines with AVX-512.
 void quantize_rows(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
+void quantize_rows_avx512(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
 
 // Each instruction set's kernels; rows is one of kRowClasses. Null where the set has none.
 TileKernel plain_kernel(PackedKind kind, int rows);

@@ -174,15 +174,16 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
   if (needs.values) at += aligned(cells * 4);
   uint32_t* const pairs = needs.pairs ? reinterpret_cast<uint32_t*>(at) : nullptr;
 
+  const auto quantize = level >= CpuLevel::kAvx512 ? quantize_rows_avx512 : quantize_rows;
   const auto prepare = [&](int64_t index, int) {
     const RowTile& tile = tiles[static_cast<size_t>(index)];
     const int64_t cell = tile.before * groups;
     for (const Quantized* form : {&coarse, &fine}) {
       if (form->high == nullptr) continue;
-      quantize_rows(x + tile.first * in, in, form == &fine,
-                    {tile.rows, tile.valid, form->high + cell * kGroup, form->low + cell * kGroup, form->scale + cell,
-                     form->sum + cell, form->correction + cell,
-                     form->halves == nullptr ? nullptr : form->halves + 2 * cell, form->fine + index * groups});
+      quantize(x + tile.first * in, in, form == &fine,
+               {tile.rows, tile.valid, form->high + cell * kGroup, form->low + cell * kGroup, form->scale + cell,
+                form->sum + cell, form->correction + cell, form->halves == nullptr ? nullptr : form->halves + 2 * cell,
+                form->fine + index * groups});
     }
     if (needs.values || needs.pairs)
       lay_out_floats(x, in, tile, needs.values ? values + tile.before * in_even : nullptr,
@@ -206,9 +207,11 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
     for (int64_t first = 0; first < count; first += per_chunk)
       chunks.push_back({&product, first, std::min(count, first + per_chunk)});
   }
-  // Rows in parts whose activations stay in a core's second-level cache while weight tiles pass by.
-  const int64_t tiles_per_part = std::max<int64_t>(1, (int64_t{384} << 10) / (in * kMaxRows));
+  // Rows in parts whose activations stay in a core's second-level cache while weight tiles pass by. Where there are many,
+  // each thread has parts of its own, the rows that it works on in other loops, too; few read every weight once.
   const auto row_tiles = static_cast<int64_t>(tiles.size());
+  const int64_t cached = std::max<int64_t>(1, (int64_t{384} << 10) / (in * kMaxRows));
+  const int64_t tiles_per_part = row_tiles < 4 * pool ? cached : std::min(cached, (row_tiles + pool - 1) / pool);
   const int64_t parts = (row_tiles + tiles_per_part - 1) / tiles_per_part;
 
   const auto run = [&](int64_t index, int) {
