@@ -156,41 +156,37 @@ bool KvCache::append(Sequence sequence, std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (!reserve(count)) return false;
   Node* leaf = open.leaf;
-  // Consecutive slots make few ranges: go on behind the last one where that is free, else leave a gap behind whoever
-  // is in front, so that sequences which grow side by side do not take every other slot. After the gap, blocks of slots
-  // begin where attention's blocks of positions do.
-  int64_t at = leaf->slots.empty() ? -1 : leaf->slots.back() + 1;
-  const auto fits = [&](int64_t first) {
-    for (int64_t i = first; i < first + count; ++i)
-      if (i >= options_.capacity || occupied_[static_cast<size_t>(i)] != 0) return false;
-    return true;
-  };
-  if (at < 0 || !fits(at)) {
-    at = -1;
-    for (int64_t gap : {int64_t{2} * kKvSlots, int64_t{0}}) {
-      int64_t run = 0;
-      for (int64_t i = 0; i < options_.capacity && at < 0; ++i) {
-        run = occupied_[static_cast<size_t>(i)] != 0 ? 0 : run + 1;
-        if (run != count + gap) continue;
-        const int64_t begin = i - run + 1;
-        if (gap == 0 || begin == 0) at = begin;
-        else at = begin + kKvSlots + ((open.length - begin) % kKvSlots + kKvSlots) % kKvSlots;
-      }
-      if (at >= 0) break;
-    }
-  }
-  int64_t slot = std::max<int64_t>(at, 0);
-  for (const int32_t token : tokens) {
-    while (occupied_[static_cast<size_t>(slot)] != 0) slot = (slot + 1) % options_.capacity;  // scattered, if it must
+  int64_t slot = leaf->slots.empty() ? options_.capacity : leaf->slots.back() + 1;
+  for (int64_t i = 0; i < count; ++i, ++slot) {
+    if (slot == options_.capacity || occupied_[static_cast<size_t>(slot)] != 0)
+      slot = place(count - i, open.length + i);
     occupied_[static_cast<size_t>(slot)] = 1;
     leaf->slots.push_back(static_cast<int32_t>(slot));
-    leaf->tokens.push_back(token);
-    ++slot;
-    if (slot == options_.capacity) slot = 0;
+    leaf->tokens.push_back(tokens[static_cast<size_t>(i)]);
   }
   used_ += count;
   open.length += static_cast<int32_t>(count);
   return true;
+}
+
+// Where a run of `count` tokens from a position on begins, or as much of it as fits. Consecutive slots are read many
+// times faster than scattered ones, so every sequence should find room to grow: the middle of the longest free run leaves
+// as much to whoever grows in front of it. There, blocks of slots begin where attention's blocks of positions do.
+int64_t KvCache::place(int64_t count, int64_t position) const {
+  int64_t begin = 0, length = 0;
+  for (int64_t first = 0, i = 0; i <= options_.capacity; ++i) {
+    if (i < options_.capacity && occupied_[static_cast<size_t>(i)] == 0) continue;
+    if (i - first > length) {
+      begin = first;
+      length = i - first;
+    }
+    first = i + 1;
+  }
+  assert(length > 0);
+  if (begin == 0 || length <= count) return begin;
+  const int64_t middle = begin + (length - count) / 2;
+  const int64_t aligned = middle + ((position - middle) % kKvSlots + kKvSlots) % kKvSlots;
+  return aligned + count <= begin + length ? aligned : middle;
 }
 
 std::vector<KeyRange> KvCache::ranges(const Node* leaf) const {

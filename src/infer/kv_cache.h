@@ -63,6 +63,7 @@ class KvCache : public LayerState {
   bool grows(const Node* node) const;
   void split(Node* node, int32_t at);
   bool reserve(int64_t count);
+  int64_t place(int64_t count, int64_t position) const;
   void release_slots(Node* node, int32_t from);
   void touch(Node* node);
   std::vector<KeyRange> ranges(const Node* leaf) const;
