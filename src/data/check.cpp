@@ -156,6 +156,20 @@ void note_duplicates(std::span<const Row> rows, std::string_view where, CheckRep
   note(near, "rows that are nearly the same as another row (in brackets)");
 }
 
+// Turns that no chat template means: two of the same speaker, or a tool's that nobody called.
+void check_turns(const Row& row, const std::string& place, CheckReport& report) {
+  for (size_t i = 0; i < row.turns.size(); ++i) {
+    const std::string& role = row.turns[i].role;
+    const Turn* before = i > 0 ? &row.turns[i - 1] : nullptr;
+    if (before != nullptr && role == before->role && role != "tool")
+      report.errors.push_back(
+          fmt::format("{}: messages {} and {} are both of the {}; join them into one.", place, i, i + 1, role));
+    if (role == "tool" && (before == nullptr || (before->role != "tool" && before->calls.empty())))
+      report.errors.push_back(fmt::format(
+          "{}: message {} is of a tool, but the one before it calls none; take it out or add the call.", place, i + 1));
+  }
+}
+
 // An intent is the tool that lacks its required argument, or the name of what no tool does.
 void check_intent(const Row& row, std::span<const Tool> tools, const std::string& place, CheckReport& report) {
   if (!row.calls.empty()) {
@@ -213,6 +227,7 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
                               ": there are calls and an answer text; an answer is one or the other, leave one out.");
     }
     if (row.rejected) check_rejected(row, place, report);
+    check_turns(row, place, report);
     if (!row.intent.empty()) check_intent(row, row.tools ? std::span<const Tool>(*row.tools) : tools, place, report);
     if (!row.missing.empty() && !row.calls.empty()) {
       report.errors.push_back(

@@ -124,7 +124,7 @@ void read_train(Section s, TrainSettings& t) {
   s.read<double>("epochs", t.epochs, [](const double& v) { return v > 0; }, "above 0");
   s.read<int>("batch_rows", t.batch_rows, kPositive, "at least 1");
   s.read<int>("max_tokens", t.max_tokens, kPositive, "at least 1");
-  s.choice("too_long", t.too_long, {"refuse", "drop"}, "\"refuse\" or \"drop\"");
+  s.choice("too_long", t.too_long, {"refuse", "drop", "cut"}, "\"refuse\", \"drop\" or \"cut\"");
   s.read<double>("weight_decay", t.weight_decay, kNotNegative, "at least 0");
   s.read<double>("clip", t.clip, [](const double& v) { return v > 0; }, "above 0");
   s.read<double>("text_weight", t.text_weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
@@ -279,14 +279,17 @@ JobManifest parse_manifest(std::string_view text, std::string_view where) {
 }
 
 std::filesystem::path new_run(const Job& job) {
-  std::filesystem::create_directories(job.runs_folder());
   const std::string stamp = fmt::format("{:%Y%m%dT%H%M%SZ}", fmt::gmtime(std::time(nullptr)));
-  for (int i = 0;; ++i) {
+  std::error_code reason;
+  std::filesystem::create_directories(job.runs_folder(), reason);
+  for (int i = 0; !reason; ++i) {
     const auto run = job.runs_folder() / (i == 0 ? stamp : fmt::format("{}-{}", stamp, i));
-    if (!std::filesystem::create_directory(run)) continue;
+    if (!std::filesystem::create_directory(run, reason)) continue;
     sync_folder(job.runs_folder());
     return run;
   }
+  throw Error(fmt::format("{}: can't be made or written to ({}); check the path and its permissions",
+                          job.runs_folder().string(), reason.message()));
 }
 
 std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job_folder) {

@@ -23,7 +23,7 @@ struct TrainSettings {
   double epochs = 3;
   int batch_rows = 16;              // rows an optimizer step
   int max_tokens = 1024;            // most tokens a row
-  std::string too_long = "refuse";  // refuse | drop
+  std::string too_long = "refuse";  // refuse | drop | cut (cut.h)
   double weight_decay = 0;
   double clip = 1;  // of the gradient's norm
   // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1

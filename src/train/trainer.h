@@ -68,8 +68,8 @@ struct TrainCallbacks {
   const std::atomic<bool>* cancelled = nullptr;
   // What went wrong and is survived: a checkpoint that can't be written.
   std::function<void(const std::string&)> warn;
-  // Called before a diverged run throws, with what is trained as it was at its best evaluation and that evaluation's step
-  // (0: none after the start). Says where it was put, for the message; may say nothing.
+  // Called before a diverged run throws, with what is trained as it was at its best evaluation and that evaluation's
+  // step (0: none after the start). Says where it was put, for the message; may say nothing.
   std::function<std::string(const Trainable&, int64_t best_step)> keep_last_good;
   ReduceGradients reduce;
 };

@@ -6,8 +6,8 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
-#include "core/folder_lock.h"
 #include "data/check.h"
+#include "data/cut.h"
 #include "data/read.h"
 #include "data/split.h"
 #include "formats/adapter.h"
@@ -103,8 +103,6 @@ Json history_to_json(const TrainResult& result) {
           {"history", points}};
 }
 
-constexpr const char* kCheckpoint = "checkpoint.safetensors";
-
 JobManifest manifest_of(const Job& job, const Model& model) {
   JobManifest manifest;
   manifest.job = job.name;
@@ -119,47 +117,43 @@ JobManifest manifest_of(const Job& job, const Model& model) {
   return manifest;
 }
 
-// What a killed process was writing; its run is locked by us.
-void remove_leftovers(const std::filesystem::path& folder) {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-    if (entry.path().extension() == ".tmp") std::filesystem::remove(entry.path(), ignored);
+// A row that is too long loses its earlier turns, where the job says so and that suffices; else it is refused.
+void shorten(const Job& job, const PromptStyle& style, Row& row, EncodedAnswers& answers, DataCard& card) {
+  const std::string file = job.tuning_file().string();
+  const std::string place = fmt::format("{}: row {} has {} tokens, but train.max_tokens is {}", file, row.number,
+                                        answers.length(), job.train.max_tokens);
+  if (job.train.too_long != "cut")
+    throw Error(place + "; raise it, shorten the row, or set train.too_long = \"drop\" or \"cut\"");
+  const auto trained = [](const EncodedAnswers& e) {
+    const auto count = [](const EncodedRow& r) { return std::count(r.trained.begin(), r.trained.end(), 1); };
+    return count(e.own) + (e.rejected ? count(*e.rejected) : 0);
+  };
+  EncodedAnswers cut;
+  const bool fits = cut_earlier_turns(row, [&](const Row& shorter) {
+    cut = encode_answers(style, shorter, file);
+    return cut.length() <= job.train.max_tokens;
+  });
+  if (!fits)
+    throw Error(place + " and what is left without its earlier turns can't be cut; raise it, shorten the row, or set "
+                        "train.too_long = \"drop\"");
+  if (trained(cut) != trained(answers))
+    throw Error(fmt::format("{}: row {}: the model's chat template renders the answer otherwise without the earlier "
+                            "turns, so they can't be cut; shorten the row by hand",
+                            file, row.number));
+  ++card.cut_rows;
+  card.cut_tokens += answers.length() - cut.length();
+  answers = std::move(cut);
 }
 
-// The locked folder of the run to train, made or gone on with.
-FolderLock choose_run(const Job& job, const RunChoice& choice, const RunIdentity& identity,
-                      std::filesystem::path& folder) {
-  const auto say = [&](const std::string& what) {
-    if (choice.say) choice.say(what);
-  };
-  if (!choice.resume.empty()) {
-    folder = choice.resume;
-    if (!std::filesystem::is_directory(folder))
-      throw Error(
-          fmt::format("{}: is not a run's folder; runs stand in {}", folder.string(), job.runs_folder().string()));
-    if (std::filesystem::exists(folder / "finished"))
-      throw Error(fmt::format("{}: this run is finished; leave --resume out to train anew", folder.string()));
-    if (std::filesystem::exists(folder / "failed"))
-      throw Error(fmt::format("{}: this run has diverged and would do so again; change the settings and leave --resume "
-                              "out", folder.string()));
-  } else if (const auto unfinished = choice.fresh ? std::nullopt : unfinished_run(job.folder)) {
-    FolderLock lock(*unfinished);
-    const std::filesystem::path checkpoint = *unfinished / kCheckpoint;
-    const std::string difference =
-        std::filesystem::exists(checkpoint) ? checkpoint_difference(checkpoint, identity) : "";
-    if (difference.empty()) {
-      folder = *unfinished;
-      say(fmt::format("{} is unfinished: going on {} (--fresh starts a new run)", folder.string(),
-                      std::filesystem::exists(checkpoint) ? "from its last checkpoint" : "with it from the start"));
-      remove_leftovers(folder);
-      return lock;
-    }
-    say(fmt::format("{} is unfinished, but {}: a new run begins", unfinished->string(), difference));
-  }
-  if (choice.resume.empty()) folder = new_run(job);
-  FolderLock lock(folder);
-  remove_leftovers(folder);
-  return lock;
+void note_own_tools(TrainingData& data) {
+  size_t count = 0;
+  int first = 0;
+  for (const Row& row : data.rows)
+    if (row.tools && ++count == 1) first = row.number;
+  if (count > 0)
+    data.card.notes.push_back(fmt::format("{} rows (the first is row {}) have tools of their own, which the model can't "
+                                          "see with tools_in_prompt = false",
+                                          count, first));
 }
 
 }  // namespace
@@ -186,19 +180,17 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   std::vector<uint8_t> in_dev(out.rows.size());
   for (const size_t i : split.dev) in_dev[i] = 1;
   for (size_t i = 0; i < out.rows.size(); ++i) {
-    const Row& row = out.rows[i];
+    Row row = out.rows[i];
     EncodedAnswers answers = encode_answers(style, row, file.string());
-    EncodedRow& encoded = answers.own;
-    const auto length = answers.length();
-    if (length > job.train.max_tokens) {
-      if (job.train.too_long == "refuse")
-        throw Error(
-            fmt::format("{}: row {} has {} tokens, but train.max_tokens is {}; raise it, shorten the row, or set "
-                        "train.too_long = \"drop\"",
-                        file.string(), row.number, length, job.train.max_tokens));
-      ++out.card.dropped_rows;
-      continue;
+    if (answers.length() > job.train.max_tokens) {
+      if (job.train.too_long == "drop") {
+        ++out.card.dropped_rows;
+        continue;
+      }
+      shorten(job, style, row, answers, out.card);
     }
+    const auto length = answers.length();
+    EncodedRow& encoded = answers.own;
     TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, {}};
     if (trained_tokens(train) == 0)
       throw Error(
@@ -236,6 +228,11 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   if (out.card.dropped_rows > 0)
     out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens and were dropped", out.card.dropped_rows,
                                          job.train.max_tokens));
+  if (out.card.cut_rows > 0)
+    out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens: {} tokens of their earlier turns were cut, "
+                                         "none of them trained",
+                                         out.card.cut_rows, job.train.max_tokens, out.card.cut_tokens));
+  if (!job.tools_in_prompt) note_own_tools(out);
   if (out.train.empty()) throw Error(fmt::format("{}: no row is left to train on", file.string()));
   return out;
 }
@@ -280,7 +277,7 @@ TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, 
   TrainConfig config = train_config(job);
   TunedRun run;
   const FolderLock lock = choose_run(job, choice, run_identity(model, config, data.train, data.dev), run.folder);
-  config.checkpoint = run.folder / kCheckpoint;
+  config.checkpoint = checkpoint_file(run.folder);
   JobManifest manifest = manifest_of(job, model);
   callbacks.keep_last_good = [&](const Trainable& best, int64_t step) -> std::string {
     give_up(run.folder, "the training diverged");

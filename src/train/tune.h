@@ -11,6 +11,7 @@
 #include "data/encode.h"
 #include "data/job.h"
 #include "formats/adapter.h"
+#include "train/run_choice.h"
 #include "train/trainer.h"
 
 namespace thimble {
@@ -20,6 +21,8 @@ struct DataCard {
   std::string objective;  // what is minimised, in words
   size_t train_rows = 0, dev_rows = 0, dropped_rows = 0;
   size_t pairs = 0, wanted = 0, unwanted = 0;   // of the training rows: with a rejected answer; without, by label
+  size_t cut_rows = 0;     // whose earlier turns were taken out, of both parts
+  int64_t cut_tokens = 0;  // of these turns; none of them trained
   std::map<std::string, size_t> kinds;          // as the rows label themselves, or by their number of calls
   std::map<std::string, size_t> tools;          // gold calls of each
   std::array<int64_t, kRoles> tokens{};         // of all training rows, by Role
@@ -55,14 +58,6 @@ struct TunedRun {
 
 // Chooses JobManifest::call_threshold for a trained adapter, on the dev part.
 using CalibrateCalls = std::function<std::optional<double>(const LoraAdapter&)>;
-
-// Which run is trained. Without either: the newest one, where it is unfinished and its checkpoint belongs to this very
-// job (model, rows and settings); else a new one.
-struct RunChoice {
-  std::filesystem::path resume;                 // this one and no other
-  bool fresh = false;                           // a new one in any case
-  std::function<void(const std::string&)> say;  // which was chosen, and why; may be empty
-};
 
 // Trains and writes the run's folder, which is locked meanwhile. Whatever ends the process, the same call goes on from
 // the last checkpoint and ends with the same bytes. A diverged run is given up: its best adapter stays in last_good/.
