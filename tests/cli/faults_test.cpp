@@ -79,22 +79,27 @@ TEST_F(Faults, OfARowAreRefusedByItsNumber) {
       {"a number that is none", R"({"query":"a","calls":[{"name":"lamp","arguments":{"on":NaN}}]})", "JSON"},
       {"a list instead of an object", "[1]", "object"},
       {"two roles in a row",
-       R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"},{"role":"assistant","content":"c"}]})",
+       R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"})"
+       R"(,{"role":"assistant","content":"c"}]})",
        "both of the user"},
       {"an answer to nobody",
-       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"assistant","content":"c"}]})",
+       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"})"
+       R"(,{"role":"assistant","content":"c"}]})",
        "the message before the answer"},
       {"no answer", R"({"messages":[{"role":"user","content":"a"}]})", "the last message must be the assistant's"},
       {"a tool that nobody called",
-       R"({"messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"},{"role":"assistant","content":"c"}]})",
+       R"({"messages":[{"role":"user","content":"a"},{"role":"tool","content":"b"})"
+       R"(,{"role":"assistant","content":"c"}]})",
        "calls none"},
       {"a system message in the middle",
-       R"({"messages":[{"role":"user","content":"a"},{"role":"system","content":"b"},{"role":"assistant","content":"c"}]})",
+       R"({"messages":[{"role":"user","content":"a"},{"role":"system","content":"b"})"
+       R"(,{"role":"assistant","content":"c"}]})",
        "must be the first"},
       {"a role of its own", R"({"messages":[{"role":"robot","content":"a"},{"role":"assistant","content":"c"}]})",
        "unknown role"},
       {"tools that can't be held to",
-       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"c"}],"tools":[{"type":"function","function":{"name":"x","parameters":{"type":"object","properties":{},"not":{}}}}]})",
+       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"c"}])"
+       R"(,"tools":[{"type":"function","function":{"name":"x","parameters":{"type":"object","properties":{},"not":{}}}}]})",
        "not"},
       {"a row that is also tested", R"({"query":"LAMP on, 20!","calls":[{"name":"lamp","arguments":{"on":true}}]})",
        "also trained on"},
@@ -263,7 +268,8 @@ TEST_F(Faults, OfAnAdapterAreRefusedByName) {
                 std::ofstream(a / "adapter_model.safetensors", std::ios::binary) << bytes;
               }),
               HasSubstr("not finite"));
-  EXPECT_THAT(eval([&](const fs::path& a) { fs::remove(a / "adapter_config.json"); }), HasSubstr("adapter_config.json"));
+  EXPECT_THAT(eval([&](const fs::path& a) { fs::remove(a / "adapter_config.json"); }),
+              HasSubstr("adapter_config.json"));
   EXPECT_THAT(eval([&](const fs::path& a) { fs::resize_file(a / "adapter_model.safetensors", 1000); }),
               HasSubstr("adapter_model.safetensors"));
 }
