@@ -59,7 +59,7 @@ struct RowTile {
   int64_t before = 0;  // laid-out rows before this tile
 };
 
-// Full tiles of 16; the rest is padded by at most one row, or split.
+// Full tiles of 16; the rest is a class, or padded to one by a row, or split.
 std::vector<RowTile> split_rows(int64_t rows) {
   std::vector<RowTile> tiles;
   for (int64_t first = 0, before = 0; first < rows;) {
@@ -67,7 +67,7 @@ std::vector<RowTile> split_rows(int64_t rows) {
     RowTile tile{first, 0, 0, before};
     for (const int size : kRowClasses) {
       if (size <= left) tile.rows = tile.valid = size;
-      if (size == left + 1) {
+      if (size == left + 1 && tile.rows < left) {
         tile.rows = size;
         tile.valid = left;
       }
