@@ -134,6 +134,17 @@ struct QuantizedTile {
 void quantize_rows(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
 void quantize_rows_avx512(const float* x, int64_t in, bool all_fine, const QuantizedTile& out);
 
+// What laying out writes for one ActivationTile; either may be null.
+struct FloatTile {
+  int rows = 0;
+  int valid = 0;
+  float* values = nullptr;     // whole pairs of elements
+  uint32_t* pairs = nullptr;
+};
+// x [valid, in], contiguous rows. The second gives the same, on machines with AVX-512.
+void lay_out_floats(const float* x, int64_t in, const FloatTile& out);
+void lay_out_floats_avx512(const float* x, int64_t in, const FloatTile& out);
+
 // Each instruction set's kernels; rows is one of kRowClasses. Null where the set has none.
 TileKernel plain_kernel(PackedKind kind, int rows);
 TileKernel avx2_kernel(PackedKind kind, int rows);

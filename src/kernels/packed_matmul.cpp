@@ -8,7 +8,6 @@
 #include "core/buffer.h"
 #include "core/thread_pool.h"
 #include "kernels/packed_layout.h"
-#include "tensor/half.h"
 
 namespace thimble {
 namespace {
@@ -114,20 +113,6 @@ struct Quantized {
   }
 };
 
-void lay_out_floats(const float* x, int64_t in, const RowTile& tile, float* values, uint32_t* pairs) {
-  const int rows = tile.rows;
-  const int64_t count = (in + 1) / 2;
-  for (int r = 0; r < rows; ++r) {
-    const float* from = x + (tile.first + r) * in;
-    const auto value = [&](int64_t k) { return r < tile.valid && k < in ? from[k] : 0.0f; };
-    if (values != nullptr)
-      for (int64_t k = 0; k < 2 * count; ++k) values[k * rows + r] = value(k);
-    if (pairs != nullptr)
-      for (int64_t p = 0; p < count; ++p)
-        pairs[p * rows + r] = f32_to_bf16(value(2 * p)) | static_cast<uint32_t>(f32_to_bf16(value(2 * p + 1))) << 16;
-  }
-}
-
 TileKernel kernel(CpuLevel level, PackedKind kind, int rows) {
   TileKernel found = nullptr;
   if (level >= CpuLevel::kAvx512) {
@@ -175,6 +160,7 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
   uint32_t* const pairs = needs.pairs ? reinterpret_cast<uint32_t*>(at) : nullptr;
 
   const auto quantize = level >= CpuLevel::kAvx512 ? quantize_rows_avx512 : quantize_rows;
+  const auto lay_out = level >= CpuLevel::kAvx512 ? lay_out_floats_avx512 : lay_out_floats;
   const auto prepare = [&](int64_t index, int) {
     const RowTile& tile = tiles[static_cast<size_t>(index)];
     const int64_t cell = tile.before * groups;
@@ -186,8 +172,9 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
                 form->fine + index * groups});
     }
     if (needs.values || needs.pairs)
-      lay_out_floats(x, in, tile, needs.values ? values + tile.before * in_even : nullptr,
-                     needs.pairs ? pairs + tile.before * in_even / 2 : nullptr);
+      lay_out(x + tile.first * in, in,
+              {tile.rows, tile.valid, needs.values ? values + tile.before * in_even : nullptr,
+               needs.pairs ? pairs + tile.before * in_even / 2 : nullptr});
   };
   // A few rows are laid out sooner than other threads could be woken.
   if (rows * in <= 16384)
@@ -207,8 +194,8 @@ void packed_matmul(const float* x, int64_t rows, std::span<const PackedMatmul> p
     for (int64_t first = 0; first < count; first += per_chunk)
       chunks.push_back({&product, first, std::min(count, first + per_chunk)});
   }
-  // Rows in parts whose activations stay in a core's second-level cache while weight tiles pass by. Where there are many,
-  // each thread has parts of its own, the rows that it works on in other loops, too; few read every weight once.
+  // Rows in parts whose activations stay in a core's second-level cache while weight tiles pass by. Where there are
+  // many, each thread has parts of its own, the rows that it works on in other loops, too; few read every weight once.
   const auto row_tiles = static_cast<int64_t>(tiles.size());
   const int64_t cached = std::max<int64_t>(1, (int64_t{384} << 10) / (in * kMaxRows));
   const int64_t tiles_per_part = row_tiles < 4 * pool ? cached : std::min(cached, (row_tiles + pool - 1) / pool);

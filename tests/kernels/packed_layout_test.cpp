@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/cpu.h"
@@ -69,6 +73,29 @@ TEST(PackedQuantize, GivesTheReferencesBits) {
     }
   }
   EXPECT_GT(outliers, 0);
+}
+
+TEST(PackedFloats, GiveTheReferencesBits) {
+  if (cpu_level() < CpuLevel::kAvx512) GTEST_SKIP() << "needs AVX-512";
+  Random random(4);
+  for (const int rows : kRowClasses) {
+    for (const int valid : {rows, std::max(1, rows - 1)}) {
+      for (const int64_t in : {1, 31, 32, 33, 100, 576}) {
+        std::vector<float> x(static_cast<size_t>(valid * in));
+        for (float& v : x) v = random.normal() * std::exp(10 * random.normal());
+        x[x.size() / 2] = std::nanf("");
+        x[0] = std::numeric_limits<float>::infinity();
+        const auto count = static_cast<size_t>((in + 1) / 2 * rows);
+        std::vector<float> values[2] = {std::vector<float>(2 * count, 9), std::vector<float>(2 * count, 9)};
+        std::vector<uint32_t> pairs[2] = {std::vector<uint32_t>(count, 9), std::vector<uint32_t>(count, 9)};
+        lay_out_floats(x.data(), in, {rows, valid, values[0].data(), pairs[0].data()});
+        lay_out_floats_avx512(x.data(), in, {rows, valid, values[1].data(), pairs[1].data()});
+        SCOPED_TRACE(testing::Message() << valid << " of " << rows << " rows of " << in);
+        EXPECT_EQ(std::memcmp(values[0].data(), values[1].data(), 8 * count), 0);
+        EXPECT_EQ(pairs[0], pairs[1]);
+      }
+    }
+  }
 }
 
 }  // namespace
