@@ -123,22 +123,26 @@ KvCache::Sequence KvCache::open(int adapter, std::span<const int32_t> tokens) {
   return id;
 }
 
-// Frees the least recently used leaves that nobody uses until `count` slots are free.
+// Frees the least recently used leaf that nobody uses; false where there is none.
+bool KvCache::evict() {
+  Node* oldest = nullptr;
+  const auto visit = [&](auto&& self, Node* node) -> void {
+    for (auto& child : node->children) self(self, child.get());
+    if (node->parent != nullptr && node->users == 0 && node->children.empty() &&
+        (oldest == nullptr || node->last_use < oldest->last_use))
+      oldest = node;
+  };
+  for (auto& [adapter, tree] : roots_) visit(visit, tree.get());
+  if (oldest == nullptr) return false;
+  release_slots(oldest, 0);
+  auto& siblings = oldest->parent->children;
+  std::erase_if(siblings, [&](const auto& n) { return n.get() == oldest; });
+  return true;
+}
+
 bool KvCache::reserve(int64_t count) {
-  while (options_.capacity - used_ < count) {
-    Node* oldest = nullptr;
-    const auto visit = [&](auto&& self, Node* node) -> void {
-      for (auto& child : node->children) self(self, child.get());
-      if (node->parent != nullptr && node->users == 0 && node->children.empty() &&
-          (oldest == nullptr || node->last_use < oldest->last_use))
-        oldest = node;
-    };
-    for (auto& [adapter, tree] : roots_) visit(visit, tree.get());
-    if (oldest == nullptr) return false;
-    release_slots(oldest, 0);
-    auto& siblings = oldest->parent->children;
-    std::erase_if(siblings, [&](const auto& n) { return n.get() == oldest; });
-  }
+  while (options_.capacity - used_ < count)
+    if (!evict()) return false;
   return true;
 }
 
@@ -170,18 +174,24 @@ bool KvCache::append(Sequence sequence, std::span<const int32_t> tokens) {
 }
 
 // Where a run of `count` tokens from a position on begins, or as much of it as fits. Consecutive slots are read many
-// times faster than scattered ones, so every sequence should find room to grow: the middle of the longest free run leaves
-// as much to whoever grows in front of it. There, blocks of slots begin where attention's blocks of positions do.
-int64_t KvCache::place(int64_t count, int64_t position) const {
+// times faster than scattered ones, so every sequence should find room to grow, and what is remembered gives way to that:
+// a full cache would otherwise hand out single slots. The middle of the longest free run leaves as much to whoever grows
+// in front of it. There, blocks of slots begin where attention's blocks of positions do.
+int64_t KvCache::place(int64_t count, int64_t position) {
+  constexpr int64_t kRoom = 2 * kKvSlots;
+  const int64_t wanted = std::min(count, kRoom) + std::min(kRoom, options_.capacity / 16);
   int64_t begin = 0, length = 0;
-  for (int64_t first = 0, i = 0; i <= options_.capacity; ++i) {
-    if (i < options_.capacity && occupied_[static_cast<size_t>(i)] == 0) continue;
-    if (i - first > length) {
-      begin = first;
-      length = i - first;
+  do {
+    length = 0;
+    for (int64_t first = 0, i = 0; i <= options_.capacity; ++i) {
+      if (i < options_.capacity && occupied_[static_cast<size_t>(i)] == 0) continue;
+      if (i - first > length) {
+        begin = first;
+        length = i - first;
+      }
+      first = i + 1;
     }
-    first = i + 1;
-  }
+  } while (length < wanted && evict());
   assert(length > 0);
   if (begin == 0 || length <= count) return begin;
   const int64_t middle = begin + (length - count) / 2;

@@ -62,8 +62,9 @@ class KvCache : public LayerState {
   Node* add_leaf(Node* parent);
   bool grows(const Node* node) const;
   void split(Node* node, int32_t at);
+  bool evict();
   bool reserve(int64_t count);
-  int64_t place(int64_t count, int64_t position) const;
+  int64_t place(int64_t count, int64_t position);
   void release_slots(Node* node, int32_t from);
   void touch(Node* node);
   std::vector<KeyRange> ranges(const Node* leaf) const;

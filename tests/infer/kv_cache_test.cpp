@@ -80,31 +80,34 @@ TEST(KvCache, GivesSequencesThatGrowSideBySideSlotsThatFollowEachOther) {
   }
 }
 
-// With a fifth more than they need, 16 sequences hardly get into each other's way; with what they need, everything is
-// still stored.
+// With a fifth more than they need, 16 sequences hardly get into each other's way, also where the cache is full of what
+// others left behind; with what they need, everything is still stored.
 TEST(KvCache, SequencesFindRoomToGrowInATightCache) {
   for (const int64_t capacity : {1424, 1152}) {
     KvCache cache = small(capacity);
-    std::vector<KvCache::Sequence> sequences;
-    for (int i = 0; i < 16; ++i) {
-      const auto prompt = iota(1000 * i, 8);
-      sequences.push_back(cache.open(0, prompt));
-      ASSERT_TRUE(cache.append(sequences.back(), prompt));
-    }
-    for (int32_t t = 0; t < 64; ++t)
-      for (const auto s : sequences) ASSERT_TRUE(cache.append(s, iota(t, 1)));
-    int runs = 0;
-    std::vector<int> used(static_cast<size_t>(capacity));
-    for (const auto s : sequences) {
-      const auto slots = path(cache, s);
-      ASSERT_EQ(slots.size(), 72u);
-      for (size_t i = 0; i < slots.size(); ++i) {
-        ++used[static_cast<size_t>(slots[i])];
-        runs += i == 0 || slots[i] != slots[i - 1] + 1;
+    for (int32_t round = 0; round < 5; ++round) {
+      std::vector<KvCache::Sequence> sequences;
+      for (int32_t i = 0; i < 16; ++i) {
+        const auto prompt = iota(1000 * (16 * round + i), 8);
+        sequences.push_back(cache.open(0, prompt));
+        ASSERT_TRUE(cache.append(sequences.back(), prompt));
       }
+      for (int32_t t = 0; t < 64; ++t)
+        for (const auto s : sequences) ASSERT_TRUE(cache.append(s, iota(t, 1)));
+      int runs = 0;
+      std::vector<int> used(static_cast<size_t>(capacity));
+      for (const auto s : sequences) {
+        const auto slots = path(cache, s);
+        ASSERT_EQ(slots.size(), 72u);
+        for (size_t i = 0; i < slots.size(); ++i) {
+          ++used[static_cast<size_t>(slots[i])];
+          runs += i == 0 || slots[i] != slots[i - 1] + 1;
+        }
+      }
+      EXPECT_EQ(*std::max_element(used.begin(), used.end()), 1);
+      if (capacity == 1424) EXPECT_LE(runs, 48) << "three a sequence, in round " << round;
+      for (const auto s : sequences) cache.close(s);
     }
-    EXPECT_EQ(*std::max_element(used.begin(), used.end()), 1);
-    if (capacity == 1424) EXPECT_LE(runs, 32) << "two a sequence";
   }
 }
 
