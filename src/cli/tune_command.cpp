@@ -67,7 +67,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
              mb(plan.logits), mb(plan.other), mb(plan.available));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
-             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32", fmt::format("LoRA rank {}", config.lora.rank));
+             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32", fmt::format("{} rank {}", config.lora.dora ? "DoRA" : "LoRA", config.lora.rank));
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <ctime>
 #include <functional>
 #include <map>
+#include <regex>
+#include <set>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
@@ -77,6 +79,36 @@ class Section {
         key, out, [&](const std::string& v) { return std::find(values.begin(), values.end(), v) != values.end(); },
         range);
   }
+  // A list of whole numbers from 0, or text of numbers and ranges: "0-3, 20-29". Sorted, each once.
+  bool numbers(const char* key, std::vector<int>& out) {
+    constexpr const char* kForm = "a list of layer numbers, or text such as \"8-29\" or \"0-3, 28, 29\"";
+    constexpr int kMost = 9999;
+    known_.push_back(key);
+    const toml::node* node = table_ == nullptr ? nullptr : table_->get(key);
+    if (node == nullptr) return false;
+    std::set<int> found;
+    if (node->is_array()) {
+      for (const auto& item : *node->as_array()) {
+        const auto number = item.is_integer() ? item.value<int64_t>() : std::nullopt;
+        if (!number || *number < 0 || *number > kMost) wrong(*node, key, kForm);
+        found.insert(static_cast<int>(*number));
+      }
+    } else if (node->is_string()) {
+      const std::string text = **node->as_string();
+      static const std::regex kRange(R"(\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*(,(?=.)|$))");
+      std::smatch part;
+      for (auto at = text.cbegin(); at != text.cend() || text.empty(); at = part.suffix().first) {
+        if (!std::regex_search(at, text.cend(), part, kRange, std::regex_constants::match_continuous))
+          wrong(*node, key, kForm);
+        const int first = std::stoi(part[1]), last = part[2].matched ? std::stoi(part[2]) : first;
+        if (last < first) wrong(*node, key, kForm);
+        for (int i = first; i <= last; ++i) found.insert(i);
+      }
+    }
+    if (found.empty()) wrong(*node, key, kForm);
+    out.assign(found.begin(), found.end());
+    return true;
+  }
   const toml::table* table(const char* key) {
     known_.push_back(key);
     const toml::node* node = table_->get(key);
@@ -113,11 +145,13 @@ const auto kPositive = [](const int& v) { return v > 0; };
 const auto kNotNegative = [](const double& v) { return v >= 0; };
 
 void read_train(Section s, TrainSettings& t) {
-  s.choice("method", t.method, {"lora"}, "\"lora\"");
+  s.choice("method", t.method, {"lora", "dora"}, "\"lora\" or \"dora\"");
   s.read<int>("rank", t.rank, [](const int& v) { return v >= 1 && v <= 1024; }, "between 1 and 1024");
   s.read<double>("alpha", t.alpha, [](const double& v) { return v > 0; }, "above 0");
   s.read<double>("dropout", t.dropout, [](const double& v) { return v >= 0 && v < 1; }, "at least 0 and below 1");
+  s.read("rslora", t.rslora);
   s.read("targets", t.targets);
+  s.numbers("layers", t.layers);
   s.read<double>("learning_rate", t.learning_rate, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
   s.choice("schedule", t.schedule, {"cosine", "linear", "constant"}, "\"cosine\", \"linear\" or \"constant\"");
   s.read<double>("warmup", t.warmup, kFraction, "a share between 0 and 1");

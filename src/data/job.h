@@ -12,11 +12,13 @@ namespace thimble {
 
 // [train] of thimble.toml.
 struct TrainSettings {
-  std::string method = "lora";
+  std::string method = "lora";  // lora | dora
   int rank = 16;
   double alpha = 32;
+  bool rslora = false;  // the adapter's scale is alpha / sqrt(rank)
   double dropout = 0;
   std::vector<std::string> targets = {"all-linear"};
+  std::vector<int> layers;  // numbers of the adapted layers, ascending; empty: all
   double learning_rate = 1e-3;
   std::string schedule = "cosine";  // cosine | linear | constant, after the warm-up
   double warmup = 0.05;             // share of all steps

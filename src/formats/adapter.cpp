@@ -25,6 +25,9 @@ constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kWeightsName = "adapter_model.safetensors";
 constexpr const char* kManifestName = "thimble_job.json";
 constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
+// PEFT writes the first; the second is the parameter's own name in its modules.
+constexpr std::string_view kMagnitude = ".lora_magnitude_vector", kOldMagnitude = ".lora_magnitude_vector.weight";
 constexpr int kLargestRank = 65536;
 
 // Fields that say how the adapter came about or which modules it has; the tensors tell the latter.
@@ -34,15 +37,14 @@ constexpr std::string_view kWithoutEffect[] = {"base_model_name_or_path",
                                                "inference_mode",
                                                "target_modules",
                                                "exclude_modules",
-                                               "layers_to_transform",
                                                "layers_pattern",
                                                "lora_dropout",
                                                "auto_mapping",
                                                "megatron_core",
                                                "qalora_group_size",
                                                "runtime_config"};
-constexpr std::string_view kRead[] = {"peft_type", "task_type",        "r", "lora_alpha", "use_rslora",
-                                      "bias",      "init_lora_weights"};
+constexpr std::string_view kRead[] = {"peft_type", "task_type",        "r", "lora_alpha", "use_rslora", "use_dora",
+                                      "bias",      "init_lora_weights", "layers_to_transform"};
 
 bool is_neutral(const json& value) {
   return value.is_null() || value == false || ((value.is_object() || value.is_array()) && value.empty());
@@ -65,7 +67,7 @@ void check_field(const std::string& place, const std::string& key, const json& v
   if (key == "peft_type" && value != "LORA") fail("must be LORA");
   if (key == "task_type" && !value.is_null() && value != "CAUSAL_LM") fail("must be CAUSAL_LM");
   if (key == "bias" && value != "none") fail("must be none");
-  if (key == "use_rslora" && !value.is_boolean()) fail("must be true or false");
+  if ((key == "use_rslora" || key == "use_dora") && !value.is_boolean()) fail("must be true or false");
   if (key == "init_lora_weights" && !value.is_boolean() && value != "gaussian" && value != "orthogonal" &&
       value != "eva" && !value.is_null())
     fail(fmt::format("is {}, which changes the base model's weights", value.dump()));
@@ -85,6 +87,13 @@ LoraAdapter read_config(const fs::path& path) {
   adapter.alpha = config["lora_alpha"].get<float>();
   if (!std::isfinite(adapter.alpha)) throw Error(fmt::format("{}: field 'lora_alpha' must be finite", place));
   adapter.rslora = config.value("use_rslora", false);
+  adapter.dora = config.value("use_dora", false);
+  if (const auto layers = config.find("layers_to_transform"); layers != config.end() && !layers->is_null())
+    for (const json& layer : layers->is_array() ? *layers : json::array({*layers})) {
+      if (!layer.is_number_integer() || layer < 0 || layer > 100000)
+        throw Error(fmt::format("{}: field 'layers_to_transform' must be a layer's number or a list of them", place));
+      adapter.layers.push_back(layer.get<int>());
+    }
   if (const auto name = config.find("base_model_name_or_path"); name != config.end() && name->is_string())
     adapter.base_name = name->get<std::string>();
   if (const auto dropout = config.find("lora_dropout"); dropout != config.end() && dropout->is_number())
@@ -105,20 +114,27 @@ void read_weights(const fs::path& path, LoraAdapter& adapter) {
     const auto fail = [&, &name = name](const std::string& what) {
       throw Error(fmt::format("{}: tensor '{}' {}", place, name, what));
     };
-    const bool is_a = name.ends_with(".lora_A.weight"), is_b = name.ends_with(".lora_B.weight");
-    if (!name.starts_with(kPrefix) || (!is_a && !is_b))
-      fail("is not part of a plain LoRA adapter for linear layers (…lora_A.weight and …lora_B.weight); make it again");
+    const bool is_a = name.ends_with(kA), is_b = name.ends_with(kB);
+    const std::string_view suffix = is_a ? kA : is_b ? kB : name.ends_with(kMagnitude) ? kMagnitude : kOldMagnitude;
+    const bool is_magnitude = adapter.dora && (suffix == kMagnitude || name.ends_with(kOldMagnitude));
+    if (!name.starts_with(kPrefix) || (!is_a && !is_b && !is_magnitude))
+      fail(fmt::format("is not part of a {} adapter for linear layers (…lora_A.weight and …lora_B.weight{}); make it "
+                       "again", adapter.dora ? "DoRA" : "plain LoRA",
+                       adapter.dora ? ", …lora_magnitude_vector" : ""));
+    std::vector<float> values = values_of(tensor);
+    for (const float v : values)
+      if (!std::isfinite(v)) fail("holds values that are not finite; the training that made it diverged, train again");
+    LoraModule& placed = adapter.modules[name.substr(kPrefix.size(), name.size() - kPrefix.size() - suffix.size())];
+    if (is_magnitude) {
+      if (tensor.shape.size() != 1) fail("must have one dimension; the file is damaged");
+      placed.magnitude = std::move(values);
+      continue;
+    }
     if (tensor.shape.size() != 2) fail("must have two dimensions; the file is damaged");
     if (tensor.shape[is_a ? 0 : 1] != adapter.rank)
       fail(fmt::format("has rank {} where adapter_config.json says {}; the files don't belong together",
                        tensor.shape[is_a ? 0 : 1], adapter.rank));
-    const size_t suffix = std::string_view(".lora_A.weight").size();
-    const std::string module = name.substr(kPrefix.size(), name.size() - kPrefix.size() - suffix);
-    LoraModule& placed = adapter.modules[module];
     (is_a ? placed.in : placed.out) = tensor.shape[is_a ? 1 : 0];
-    std::vector<float> values = values_of(tensor);
-    for (const float v : values)
-      if (!std::isfinite(v)) fail("holds values that are not finite; the training that made it diverged, train again");
     (is_a ? placed.a : placed.b) = std::move(values);
   }
   if (adapter.modules.empty()) throw Error(fmt::format("{}: holds no tensors; make the adapter again", place));
@@ -126,6 +142,11 @@ void read_weights(const fs::path& path, LoraAdapter& adapter) {
     if (placed.a.empty() || placed.b.empty())
       throw Error(fmt::format("{}: module '{}' lacks its {}; the file is incomplete", place, module,
                               placed.a.empty() ? "lora_A" : "lora_B"));
+  if (!adapter.dora) return;
+  for (const auto& [module, placed] : adapter.modules)
+    if (static_cast<int64_t>(placed.magnitude.size()) != placed.out)
+      throw Error(fmt::format("{}: module '{}' has {} outputs and {} magnitudes (lora_magnitude_vector); the file is "
+                              "incomplete", place, module, placed.out, placed.magnitude.size()));
 }
 
 std::set<std::string> target_modules(const LoraAdapter& adapter) {  // the last parts of the modules' paths
@@ -147,7 +168,7 @@ json config_of(const LoraAdapter& adapter) {
           {"inference_mode", true},
           {"init_lora_weights", true},
           {"layers_pattern", nullptr},
-          {"layers_to_transform", nullptr},
+          {"layers_to_transform", adapter.layers.empty() ? json(nullptr) : json(adapter.layers)},
           {"lora_alpha", alpha},
           {"lora_bias", false},
           {"lora_dropout", adapter.dropout},
@@ -158,7 +179,7 @@ json config_of(const LoraAdapter& adapter) {
           {"revision", nullptr},
           {"target_modules", target_modules(adapter)},
           {"task_type", "CAUSAL_LM"},
-          {"use_dora", false},
+          {"use_dora", adapter.dora},
           {"use_rslora", adapter.rslora}};
 }
 
@@ -189,12 +210,14 @@ void write_adapter(const fs::path& folder, const LoraAdapter& adapter) {
   for (const auto& [name, module] : adapter.modules) {
     assert(module.a.size() == static_cast<size_t>(adapter.rank * module.in));
     assert(module.b.size() == static_cast<size_t>(adapter.rank * module.out));
-    const auto add = [&](const char* part, std::vector<int64_t> shape, const std::vector<float>& values) {
-      tensors.push_back({fmt::format("{}{}.{}.weight", kPrefix, name, part), DType::kF32, std::move(shape),
+    assert(module.magnitude.size() == static_cast<size_t>(adapter.dora ? module.out : 0));
+    const auto add = [&](std::string_view part, std::vector<int64_t> shape, const std::vector<float>& values) {
+      tensors.push_back({fmt::format("{}{}{}", kPrefix, name, part), DType::kF32, std::move(shape),
                          [&values](const WriteBytes& write) { write(values.data(), values.size() * sizeof(float)); }});
     };
-    add("lora_A", {adapter.rank, module.in}, module.a);
-    add("lora_B", {module.out, adapter.rank}, module.b);
+    add(kA, {adapter.rank, module.in}, module.a);
+    add(kB, {module.out, adapter.rank}, module.b);
+    if (adapter.dora) add(kMagnitude, {module.out}, module.magnitude);
   }
   write_safetensors(folder / kWeightsName, tensors, {{"format", "pt"}});
   if (!adapter.manifest.empty()) write_file(folder / kManifestName, adapter.manifest);

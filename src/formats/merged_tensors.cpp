@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "formats/llama_names.h"
+#include "kernels/dora.h"
 #include "tensor/quantize.h"
 
 namespace thimble {
@@ -36,7 +37,7 @@ struct Merging {
     return tensor.data + static_cast<size_t>(row) * (tensor.bytes() / static_cast<size_t>(rows));
   }
 
-  // The row in f32, with scale · b[row] · a added.
+  // The row in f32, with scale · b[row] · a added and, with DoRA, stretched to the row's magnitude.
   void merge_row(int64_t row, float* out, float* delta) const {
     dequantize_row(tensor.type, stored_row(row), cols, out);
     if (module == nullptr) return;
@@ -47,6 +48,11 @@ struct Merging {
       for (int64_t i = 0; i < cols; ++i) delta[i] += b[r] * a[i];
     }
     for (int64_t i = 0; i < cols; ++i) out[i] += scale * delta[i];
+    if (module->magnitude.empty()) return;
+    double square = 0;
+    for (int64_t i = 0; i < cols; ++i) square += static_cast<double>(out[i]) * out[i];
+    const float gain = dora_gain(module->magnitude[static_cast<size_t>(row)], static_cast<float>(std::sqrt(square)));
+    for (int64_t i = 0; i < cols; ++i) out[i] *= gain;
   }
 };
 

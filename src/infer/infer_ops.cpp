@@ -67,6 +67,22 @@ std::vector<Act> InferOps::linear(const Act& x, std::span<const Linear* const> l
   return out;
 }
 
+namespace {
+
+// DoRA: y = (y - bias) · gains + bias for rows of outputs that have their bias already; b has its gains folded in.
+void stretch(const Buffer<float>& gains, const float* bias, int64_t rows, float* y) {
+  const auto out = static_cast<int64_t>(gains.size());
+  const float* gain = gains.data();
+  for (int64_t r = 0; r < rows && out > 0; ++r, y += out) {
+    if (bias == nullptr)
+      for (int64_t o = 0; o < out; ++o) y[o] *= gain[o];
+    else
+      for (int64_t o = 0; o < out; ++o) y[o] = (y[o] - bias[o]) * gain[o] + bias[o];
+  }
+}
+
+}  // namespace
+
 // Rows of one adapter stand together, because a sequence's rows do; each run is two small products a layer.
 void InferOps::add_adapters(const Act& x, std::span<const Linear* const> layers, std::span<const Act> outputs) {
   if (model_.adapters() == 0) return;
@@ -87,6 +103,7 @@ void InferOps::add_adapters(const Act& x, std::span<const Linear* const> layers,
       if (!down.empty()) packed_matmul(x->row(first), count, down);
       for (size_t i = 0; i < layers.size(); ++i) {
         if (!low[i]) continue;
+        stretch(model_.adapter(number, *layers[i]).gains, model_.bias(*layers[i]), count, outputs[i]->row(first));
         const PackedMatmul up{&model_.adapter(number, *layers[i]).b, outputs[i]->row(first), nullptr, true};
         packed_matmul(low[i]->values.data(), count, std::span(&up, 1));
       }

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "kernels/dora.h"
 #include "kernels/embedding.h"
 #include "tensor/quantize.h"
 
@@ -16,9 +18,11 @@ namespace thimble {
 namespace {
 
 // Adapters are small and read for every token: halves keep 11 bits of each value at half the bandwidth.
-PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, float scale, MatmulPrecision precision) {
+PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, float scale, const Buffer<float>& gains,
+                           MatmulPrecision precision) {
   Buffer<float> scaled(static_cast<size_t>(rows * cols));
-  for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = values[i] * scale;
+  for (size_t i = 0; i < scaled.size(); ++i)
+    scaled[i] = values[i] * scale * (gains.empty() ? 1.0f : gains[i / static_cast<size_t>(cols)]);
   Tensor tensor{DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(scaled.data()), nullptr};
   ByteBuffer halves;
   if (precision == MatmulPrecision::kFast) {
@@ -28,6 +32,28 @@ PackedWeight pack_low_rank(const float* values, int64_t rows, int64_t cols, floa
     tensor.data = halves.data();
   }
   return PackedWeight::pack(tensor, precision);
+}
+
+// What DoRA multiplies each output with: its magnitude over the norm of the row that is packed, adapted.
+Buffer<float> dora_gains(const PackedWeight& weight, const LoraModule& module, int64_t rank, float scale) {
+  Buffer<float> gains(module.magnitude.size());
+  threads().parallel_for(static_cast<int64_t>(gains.size()), [&](int64_t o, int) {
+    std::vector<float> row(static_cast<size_t>(module.in)), delta(static_cast<size_t>(module.in));
+    unpack_row(weight, o, row.data());
+    for (int64_t r = 0; r < rank; ++r) {
+      const float b = scale * module.b[static_cast<size_t>(o * rank + r)];
+      const float* a = module.a.data() + r * module.in;
+      for (size_t i = 0; i < delta.size(); ++i) delta[i] += b * a[i];
+    }
+    double square = 0;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const double sum = row[i] + delta[i];
+      square += sum * sum;
+    }
+    const auto at = static_cast<size_t>(o);
+    gains[at] = dora_gain(module.magnitude[at], static_cast<float>(std::sqrt(square)));
+  });
+  return gains;
 }
 
 // In memory of its own: a file that changes or is cut while a model answers must not reach into its answers.
@@ -92,8 +118,9 @@ int PreparedModel::add_adapter(const LoraAdapter& adapter) {
                               "base model",
                               layer.name, module.out, module.in, layer.out(), layer.in()));
     auto& pair = pairs[static_cast<size_t>(layer.index)];
-    pair.a = pack_low_rank(module.a.data(), adapter.rank, layer.in(), 1.0f, precision_);
-    pair.b = pack_low_rank(module.b.data(), layer.out(), adapter.rank, adapter.scale(), precision_);
+    pair.gains = dora_gains(weight(layer), module, adapter.rank, adapter.scale());
+    pair.a = pack_low_rank(module.a.data(), adapter.rank, layer.in(), 1.0f, {}, precision_);
+    pair.b = pack_low_rank(module.b.data(), layer.out(), adapter.rank, adapter.scale(), pair.gains, precision_);
     ++used;
   }
   if (used != adapter.modules.size())
@@ -118,7 +145,7 @@ size_t PreparedModel::bytes() const {
   for (const auto& t : tables_) total += t.empty() ? 0 : t.bytes();
   for (const auto& b : biases_) total += b.size() * sizeof(float);
   for (const auto& pairs : adapters_)
-    for (const auto& pair : pairs) total += pair.a.bytes() + pair.b.bytes();
+    for (const auto& pair : pairs) total += pair.a.bytes() + pair.b.bytes() + pair.gains.size() * sizeof(float);
   return total;
 }
 

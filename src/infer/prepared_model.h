@@ -18,7 +18,8 @@ class PreparedModel {
  public:
   struct LowRankPair {
     PackedWeight a;  // [rank, in]
-    PackedWeight b;  // [out, rank], scale folded in
+    PackedWeight b;  // [out, rank], scale and gains folded in
+    Buffer<float> gains;  // [out] of DoRA (kernels/dora.h): what the layer's own outputs are multiplied by; else empty
     bool empty() const { return a.empty(); }
   };
 

@@ -4,11 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <set>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/dora.h"
 
 namespace thimble {
 namespace {
@@ -19,6 +21,17 @@ std::string last_part(const std::string& name) { return name.substr(name.rfind('
 bool fits(const std::string& name, const std::string& target) {
   return name == target ||
          (name.size() > target.size() && name.ends_with(target) && name[name.size() - target.size() - 1] == '.');
+}
+
+// 8 of "model.layers.8.self_attn.q_proj": the first part that is a number, as PEFT finds it; -1 where none is.
+int layer_number(const std::string& name) {
+  for (size_t at = name.find('.'); at != std::string::npos; at = name.find('.', at + 1)) {
+    int number = 0;
+    const char* const begin = name.data() + at + 1;
+    const auto [stop, error] = std::from_chars(begin, name.data() + name.size(), number);
+    if (error == std::errc() && stop != begin && stop != name.data() + name.size() && *stop == '.') return number;
+  }
+  return -1;
 }
 
 void check(const LoraConfig& config) {
@@ -37,7 +50,17 @@ float LoraConfig::scale() const {
   return alpha / (rslora ? std::sqrt(r) : r);
 }
 
-std::vector<const Linear*> lora_targets(const Model& model, std::span<const std::string> targets) {
+std::vector<const Linear*> lora_targets(const Model& model, const LoraConfig& config) {
+  const std::vector<std::string>& targets = config.targets;
+  for (const int layer : config.layers)
+    if (std::none_of(model.linears.begin(), model.linears.end(),
+                     [&](const Linear& linear) { return layer_number(linear.name) == layer; }))
+      throw Error(fmt::format("adapter: the model has no layer {}; its layers are 0 to {}", layer,
+                              model.config.layers - 1));
+  const auto in_layers = [&](const Linear& linear) {
+    return config.layers.empty() || std::find(config.layers.begin(), config.layers.end(), layer_number(linear.name)) !=
+                                        config.layers.end();
+  };
   if (targets.empty()) throw Error("adapter: no target layers are named; say all-linear to adapt all");
   std::set<const Linear*> chosen;
   for (const std::string& target : targets) {
@@ -48,7 +71,7 @@ std::vector<const Linear*> lora_targets(const Model& model, std::span<const std:
       if (is_head)
         throw Error(
             fmt::format("adapter: target '{}' is the output head, which can't be adapted; leave it out", target));
-      chosen.insert(&linear);
+      if (in_layers(linear)) chosen.insert(&linear);
       found = true;
     }
     if (!found) {
@@ -59,6 +82,7 @@ std::vector<const Linear*> lora_targets(const Model& model, std::span<const std:
                               fmt::join(known, ", ")));
     }
   }
+  if (chosen.empty()) throw Error("adapter: targets and layers have no linear layer in common; widen one of them");
   std::vector<const Linear*> out(chosen.begin(), chosen.end());
   std::sort(out.begin(), out.end(), [](const Linear* a, const Linear* b) { return a->index < b->index; });
   return out;
@@ -66,25 +90,44 @@ std::vector<const Linear*> lora_targets(const Model& model, std::span<const std:
 
 Lora::Lora(const Model& model, LoraConfig config, uint64_t seed) : config_(std::move(config)) {
   check(config_);
-  const auto chosen = lora_targets(model, config_.targets);
+  const auto chosen = lora_targets(model, config_);
   const int64_t rank = config_.rank;
   int64_t count = 0;
-  for (const Linear* linear : chosen) count += rank * (linear->in() + linear->out());
+  int64_t outputs = 0;
+  for (const Linear* linear : chosen) {
+    count += rank * (linear->in() + linear->out()) + (config_.dora ? linear->out() : 0);
+    outputs += linear->out();
+  }
   values_ = Buffer<float>(static_cast<size_t>(count));
   gradients_ = Buffer<float>(static_cast<size_t>(count));
+  squares_ = Buffer<float>(static_cast<size_t>(config_.dora ? outputs : 0));
 
   by_linear_.assign(model.linears.size(), -1);
   Random random(seed);
   int64_t at = 0;
+  float* squares = squares_.data();
   for (const Linear* linear : chosen) {
     const int64_t a_count = rank * linear->in();
     const int64_t b_count = rank * linear->out();
     by_linear_[static_cast<size_t>(linear->index)] = static_cast<int>(layers_.size());
-    layers_.push_back({linear, rank, values_.data() + at, values_.data() + at + a_count, gradients_.data() + at,
-                       gradients_.data() + at + a_count});
+    LoraLayer& layer = layers_.emplace_back();
+    layer.linear = linear;
+    layer.rank = rank;
+    layer.a = values_.data() + at;
+    layer.b = layer.a + a_count;
+    layer.da = gradients_.data() + at;
+    layer.db = layer.da + a_count;
     const double bound = 1 / std::sqrt(static_cast<double>(linear->in()));
-    for (int64_t i = 0; i < a_count; ++i) layers_.back().a[i] = static_cast<float>((2 * random.uniform() - 1) * bound);
+    for (int64_t i = 0; i < a_count; ++i) layer.a[i] = static_cast<float>((2 * random.uniform() - 1) * bound);
     at += a_count + b_count;
+    if (!config_.dora) continue;
+    squared_row_norms(linear->weight, squares);
+    layer.squares = squares;
+    layer.magnitude = values_.data() + at;
+    layer.dmagnitude = gradients_.data() + at;
+    for (int64_t o = 0; o < linear->out(); ++o) layer.magnitude[o] = std::sqrt(squares[o]);
+    squares += linear->out();
+    at += linear->out();
   }
 }
 
@@ -100,6 +143,10 @@ std::vector<ParameterTensor> Lora::parameters() const {
     const auto b_count = static_cast<size_t>(layer.rank * layer.linear->out());
     out.push_back({layer.linear->name + ".lora_A", {layer.a, a_count}, {layer.da, a_count}});
     out.push_back({layer.linear->name + ".lora_B", {layer.b, b_count}, {layer.db, b_count}});
+    if (layer.magnitude == nullptr) continue;
+    const auto outputs = static_cast<size_t>(layer.linear->out());
+    out.push_back({layer.linear->name + ".lora_magnitude_vector", {layer.magnitude, outputs},
+                   {layer.dmagnitude, outputs}});
   }
   return out;
 }
@@ -110,6 +157,8 @@ LoraAdapter to_adapter(const Lora& lora, const std::string& base_name) {
   out.rank = config.rank;
   out.alpha = config.alpha;
   out.rslora = config.rslora;
+  out.dora = config.dora;
+  out.layers = config.layers;
   out.dropout = config.dropout;
   out.base_name = base_name;
   for (const LoraLayer& layer : lora.layers()) {
@@ -118,6 +167,7 @@ LoraAdapter to_adapter(const Lora& lora, const std::string& base_name) {
     module.out = layer.linear->out();
     module.a.assign(layer.a, layer.a + layer.rank * module.in);
     module.b.assign(layer.b, layer.b + layer.rank * module.out);
+    if (layer.magnitude != nullptr) module.magnitude.assign(layer.magnitude, layer.magnitude + module.out);
   }
   return out;
 }
@@ -127,6 +177,9 @@ void from_adapter(const LoraAdapter& adapter, const Lora& lora) {
   if (adapter.rank != config.rank || adapter.scale() != config.scale())
     throw Error(fmt::format("adapter: rank {} with scale {}, where the run has rank {} with scale {}; set the same",
                             adapter.rank, adapter.scale(), config.rank, config.scale()));
+  if (adapter.dora != config.dora)
+    throw Error(fmt::format("adapter: it is {}, where the run trains {}; set the same method",
+                            adapter.dora ? "DoRA" : "LoRA", config.dora ? "DoRA" : "LoRA"));
   if (adapter.modules.size() != lora.layers().size())
     throw Error(fmt::format("adapter: it adapts {} layers, where the run adapts {}; choose the same targets",
                             adapter.modules.size(), lora.layers().size()));
@@ -142,6 +195,7 @@ void from_adapter(const LoraAdapter& adapter, const Lora& lora) {
                       layer.linear->name, module.out, module.in, layer.linear->out(), layer.linear->in()));
     std::copy(module.a.begin(), module.a.end(), layer.a);
     std::copy(module.b.begin(), module.b.end(), layer.b);
+    if (config.dora) std::copy(module.magnitude.begin(), module.magnitude.end(), layer.magnitude);
   }
 }
 

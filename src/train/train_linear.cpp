@@ -4,6 +4,7 @@
 
 #include "core/thread_pool.h"
 #include "kernels/adamw.h"
+#include "kernels/dora.h"
 #include "train/train_ops.h"
 
 namespace thimble {
@@ -120,15 +121,33 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
   return y;
 }
 
+// DoRA: the layer's outputs, brought to their magnitudes.
+ValuePtr TrainOps::stretched(const LoraLayer& layer, const ValuePtr& z) {
+  const auto norms = std::make_shared<std::vector<float>>(static_cast<size_t>(z->cols));
+  dora_norms(options_.precision, layer.linear->weight, layer.squares, trained_.lora->low_rank(layer), norms->data());
+  ValuePtr y = make(z->rows, z->cols);
+  dora_forward(z->values.data(), layer.magnitude, norms->data(), z->rows, z->cols, y->values.data());
+  y->needs_grad = true;
+  if (!recording_) return y;
+  z->backward_reads = true;
+  tape_.record("linear", [y, z, norms, &layer] {
+    dora_backward(z->ensure_values(), layer.magnitude, norms->data(), y->rows, y->cols, y->grad.data(),
+                  layer.dmagnitude);
+    z->put_grad(std::move(y->grad));
+  });
+  return y;
+}
+
 std::vector<Act> TrainOps::linear(const Act& x_act, std::span<const Linear* const> layers) {
   const OpTimer timer(op_seconds_, "linear");
   const ValuePtr x = value_ptr(x_act);
   std::vector<Act> out;
   for (const Linear* layer : layers) {
     const LoraLayer* adapted = trained_.lora != nullptr ? trained_.lora->find(*layer) : nullptr;
-    const ValuePtr y = adapted == nullptr ? frozen_linear(*layer, x)
-                       : drops()          ? adapted_linear_with_dropout(*adapted, x)
-                                          : adapted_linear(*adapted, x);
+    ValuePtr y = adapted == nullptr ? frozen_linear(*layer, x)
+                 : drops()          ? adapted_linear_with_dropout(*adapted, x)
+                                    : adapted_linear(*adapted, x);
+    if (adapted != nullptr && adapted->magnitude != nullptr) y = stretched(*adapted, y);
     if (const float* b = bias(*layer)) add_bias(b, y->rows, y->cols, y->values.data());
     out.push_back(y);
   }

@@ -72,6 +72,7 @@ class TrainOps final : public Ops {
   const float* bias(const Linear& linear);
   GemmInput product_input(Value& x);
   bool drops() const { return dropping_ && trained_.lora != nullptr && trained_.lora->config().dropout > 0; }
+  ValuePtr stretched(const LoraLayer& layer, const ValuePtr& z);
   ValuePtr adapted_linear(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr frozen_linear(const Linear& layer, const ValuePtr& x);

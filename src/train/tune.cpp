@@ -243,7 +243,10 @@ TrainConfig train_config(const Job& job) {
   c.lora.rank = t.rank;
   c.lora.alpha = static_cast<float>(t.alpha);
   c.lora.dropout = static_cast<float>(t.dropout);
+  c.lora.rslora = t.rslora;
+  c.lora.dora = t.method == "dora";
   c.lora.targets = t.targets;
+  c.lora.layers = t.layers;
   c.optimizer.weight_decay = static_cast<float>(t.weight_decay);
   c.optimizer.clip = static_cast<float>(t.clip);
   c.learning_rate = t.learning_rate;

@@ -78,6 +78,18 @@ TEST_F(JobFolder, APreferenceLossReadsItsOwnSettingsAndNoOthers) {
     EXPECT_THAT(error(std::string("[preference]\n") + toml), testing::HasSubstr(said)) << toml;
 }
 
+TEST_F(JobFolder, LayersAreNumbersOrRanges) {
+  using testing::ElementsAre;
+  EXPECT_THAT(load("").train.layers, ElementsAre());
+  EXPECT_THAT(load("[train]\nlayers = [3, 1, 3]").train.layers, ElementsAre(1, 3));
+  EXPECT_THAT(load("[train]\nlayers = \"8-10\"").train.layers, ElementsAre(8, 9, 10));
+  EXPECT_THAT(load("[train]\nlayers = \" 7, 0 - 2,4\"").train.layers, ElementsAre(0, 1, 2, 4, 7));
+  for (const char* wrong : {"[]", "\"\"", "\"3-1\"", "\"1,\"", "\"1 2\"", "\"-1\"", "[-1]", "[\"1\"]", "3", "\"1-\"",
+                            "\"a\"", "\"1,,2\"", "\"12345\""})
+    EXPECT_THAT(error(std::string("[train]\nlayers = ") + wrong), testing::HasSubstr("train.layers must be a list"))
+        << wrong;
+}
+
 TEST_F(JobFolder, SettingsAreReadAndTheOthersKeepTheirDefaults) {
   const Job job = load(kToml);
   EXPECT_EQ(job.name, "helpdesk");

@@ -57,6 +57,21 @@ TEST(Adapter, ReadsBackWhatItWrites) {
   }
 }
 
+TEST(Adapter, KeepsMagnitudesAndLayerNumbers) {
+  const test::TemporaryFolder folder;
+  LoraAdapter written = example();
+  written.dora = true;
+  written.layers = {0};
+  float length = 1;
+  for (auto& [name, module] : written.modules) module.magnitude = {length++, 0.5f, 0.25f, 2};
+  write_adapter(folder.path(), written);
+  const LoraAdapter read = read_adapter(folder.path());
+  EXPECT_TRUE(read.dora);
+  EXPECT_EQ(read.layers, written.layers);
+  ASSERT_EQ(read.modules.size(), 2u);
+  for (const auto& [name, module] : written.modules) EXPECT_EQ(read.modules.at(name).magnitude, module.magnitude);
+}
+
 TEST(Adapter, ScalesByTheRootOfTheRankWhereRslora) {
   LoraAdapter adapter = example();
   adapter.rank = 16;
@@ -101,7 +116,9 @@ TEST_F(Forged, FieldsThatChangeTheComputationAreRefused) {
       {{{"peft_type", "IA3"}}, "'peft_type' must be LORA"},
       {{{"task_type", "SEQ_CLS"}}, "must be CAUSAL_LM"},
       {{{"bias", "all"}}, "'bias' must be none"},
-      {{{"use_dora", true}}, "'use_dora' is true"},
+      {{{"use_dora", true}}, "has 4 outputs and 0 magnitudes"},
+      {{{"use_dora", "yes"}}, "'use_dora' must be true or false"},
+      {{{"layers_to_transform", {"3"}}}, "'layers_to_transform' must be"},
       {{{"rank_pattern", {{"q_proj", 4}}}}, "'rank_pattern'"},
       {{{"alpha_pattern", {{"q_proj", 4}}}}, "'alpha_pattern'"},
       {{{"modules_to_save", {"lm_head"}}}, "'modules_to_save'"},

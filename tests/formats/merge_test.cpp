@@ -56,6 +56,13 @@ std::vector<float> expected(const ModelFile& base, const LoraAdapter& adapter, c
         sum += double{m.b[static_cast<size_t>(o * adapter.rank + r)]} * m.a[static_cast<size_t>(r * m.in + i)];
       out[static_cast<size_t>(o * m.in + i)] += static_cast<float>(adapter.scale() * sum);
     }
+  for (int64_t o = 0; o < m.out && !m.magnitude.empty(); ++o) {
+    float* row = out.data() + o * m.in;
+    double square = 0;
+    for (int64_t i = 0; i < m.in; ++i) square += static_cast<double>(row[i]) * row[i];
+    for (int64_t i = 0; i < m.in; ++i)
+      row[i] *= static_cast<float>(m.magnitude[static_cast<size_t>(o)] / std::sqrt(square));
+  }
   return out;
 }
 
@@ -101,6 +108,17 @@ TEST_F(Merge, AddsTheAdapterInEveryFormAndType) {
   const ModelFile q8 = open_model(folder_ / "q8.gguf");
   EXPECT_EQ(q8.tensors.at("model.layers.0.mlp.up_proj.weight").type, DType::kQ8_0);
   expect_merged(q8, 5e-3f);
+}
+
+TEST_F(Merge, StretchesRowsToDorasMagnitudes) {
+  adapter_.dora = true;
+  Random random(9);
+  for (auto& [name, module] : adapter_.modules)
+    for (int64_t o = 0; o < module.out; ++o) module.magnitude.push_back(1 + 0.5f * random.normal());
+  merge_to_safetensors(base_, adapter_, folder_ / "dora", DType::kF32);
+  expect_merged(open_model(folder_ / "dora"), 1e-6f);
+  merge_to_gguf(base_, adapter_, folder_ / "dora.gguf", DType::kF32);
+  expect_merged(open_model(folder_ / "dora.gguf"), 1e-6f);
 }
 
 TEST_F(Merge, WithoutModulesKeepsEveryBit) {

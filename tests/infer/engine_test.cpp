@@ -14,7 +14,9 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "formats/merge.h"
 #include "stories.h"
+#include "tensor/quantize.h"
 
 namespace thimble {
 namespace {
@@ -317,6 +319,45 @@ TEST(Engine, AnswersForSeveralAdaptersInOneBatch) {
   for (int i = 0; i < 9; ++i) requests.push_back(request(e, (i * 2) % 3));
   const auto answers = e.run(std::move(requests));
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].tokens, alone[(i * 2) % 3]) << i;
+}
+
+// DoRA's magnitudes, applied beside the packed weights, against weights that they were merged into.
+TEST(Engine, AnswersWithDoraAsTheMergedModelDoes) {
+  THIMBLE_REQUIRE_STORIES();
+  const ModelFile file = open_model(test::stories_model());
+  LoraAdapter dora = random_adapter(*build_model(file), 4, 4);
+  dora.dora = true;
+  Random random(5);
+  for (auto& [name, module] : dora.modules) {
+    const Buffer<float> weight = dequantize(file.tensors.at(name + ".weight"));
+    for (int64_t o = 0; o < module.out; ++o) {
+      double square = 0;
+      for (int64_t i = 0; i < module.in; ++i)
+        square += std::pow(static_cast<double>(weight[static_cast<size_t>(o * module.in + i)]), 2);
+      module.magnitude.push_back(static_cast<float>(std::sqrt(square) * (1 + 0.3 * random.normal())));
+    }
+  }
+  const auto folder = std::filesystem::path(testing::TempDir()) / fmt::format("dora_{}", ::getpid());
+  merge_to_safetensors(file, dora, folder, DType::kF32);
+  const auto merged = std::make_shared<PreparedModel>(load_model(folder), MatmulPrecision::kF32);
+  std::filesystem::remove_all(folder);
+  const auto adapted = PreparedModel::taking(build_model(file), MatmulPrecision::kF32);
+  adapted->add_adapter(random_adapter(adapted->model(), 1, 4));
+  adapted->add_adapter(dora);
+
+  const Tokenizer tokenizer = Tokenizer::from(merged->model().vocabulary);
+  Engine expected(merged, tokenizer, {.cache_tokens = 1024}), e(adapted, tokenizer, {.cache_tokens = 1024});
+  const Answer want = one(expected, greedy(expected, "Once upon a time, Tom", 32));
+  std::vector<GenerateRequest> requests;
+  for (const int adapter : {0, 2, 1, 2}) {
+    requests.push_back(greedy(e, "Once upon a time, Tom", 32));
+    requests.back().adapter = adapter;
+  }
+  const auto answers = e.run(std::move(requests));
+  EXPECT_EQ(answers[1].tokens, want.tokens);
+  EXPECT_EQ(answers[3].tokens, want.tokens);
+  EXPECT_NE(answers[0].tokens, want.tokens);
+  EXPECT_NE(answers[2].tokens, want.tokens);
 }
 
 TEST(Engine, ComputesThePromptOfSeveralAnswersOnce) {

@@ -29,7 +29,7 @@ GENERATED = 32
 LENGTHS = [10, 12, 14, 16, 18, 20, 23, 26, 30, 34, 38, 43, 48, 55, 65, 80, 100, 130, 180, 250]
 
 
-def write_job(folder, base, rank, learning_rate):
+def write_job(folder, base, rank, learning_rate, method="lora", layers=None):
     """Thirty rows with two tools, learned into the weights."""
     def tool(name, description, **properties):
         return {"type": "function", "function": {"name": name, "description": description, "parameters": {
@@ -53,7 +53,7 @@ def write_job(folder, base, rank, learning_rate):
     (folder / "thimble.toml").write_text(
         f'name = "lamps"\nbase = {json.dumps(str(base))}\ntools_in_prompt = false\nsystem = "Home"\n\n[train]\n'
         f'rank = {rank}\nalpha = {2 * rank}\nlearning_rate = {learning_rate}\nepochs = 2\nbatch_rows = 5\n'
-        f'dev_share = 0.1\nevaluations = 1\n')
+        f'dev_share = 0.1\nevaluations = 1\nmethod = "{method}"\n' + (f"layers = {layers}\n" if layers else ""))
 
 
 def trained_adapter(thimble, job):
@@ -64,13 +64,15 @@ def trained_adapter(thimble, job):
     return adapters[0]
 
 
-def random_adapter(model, folder):
+def random_adapter(model, folder, dora):
     torch.manual_seed(5)
     wrapped = peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear",
-                                                         task_type="CAUSAL_LM"))
+                                                         task_type="CAUSAL_LM", use_dora=dora))
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(0, 0.02)
+        elif "lora_magnitude" in name:
+            parameter.data.mul_(1 + 0.1 * torch.randn(parameter.shape))
     wrapped.save_pretrained(folder)
     return wrapped.eval()
 
@@ -79,7 +81,8 @@ def largest(pairs):
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
-def compare(figures, thimble, name, path, work, lengths, story=False, learning_rate=1e-3):
+def compare(figures, thimble, name, path, work, lengths, story=False, learning_rate=1e-3, method="lora",
+            layers=None):
     tokenizer = reference_model.load_tokenizer(path)
     texts = prompts.make(tokenizer, story, lengths)
     ids = [tokenizer.encode(text).ids for text in texts]  # logits_oracle.py shows that these are Thimble's too
@@ -87,7 +90,7 @@ def compare(figures, thimble, name, path, work, lengths, story=False, learning_r
     def adapted(adapter):
         return [thimble.logits(path, text, adapter)[1] for text in texts]
 
-    write_job(work / "job", path, 8, learning_rate)
+    write_job(work / "job", path, 8, learning_rate, method, layers)
     trained = trained_adapter(thimble, work / "job")
     matrices = load_file(trained / "adapter_model.safetensors")
     zero = [key for key, value in matrices.items() if not value.any()]
@@ -102,7 +105,7 @@ def compare(figures, thimble, name, path, work, lengths, story=False, learning_r
     figures.all_equal(f"{name}: Thimble's adapter in peft, {GENERATED} greedy tokens",
                       zip((thimble.greedy(path, text, GENERATED, trained) for text in texts), written))
 
-    made = random_adapter(reference_model.load(path), work / "peft")
+    made = random_adapter(reference_model.load(path), work / "peft", method == "dora")
     figures.at_most(f"{name}: peft's adapter in Thimble, {len(texts)} prompts, logits",
                     largest(zip(adapted(work / "peft"), (reference_model.logits(made, x) for x in ids))), 2e-3)
 
@@ -128,6 +131,9 @@ def main():
             folder = pathlib.Path(work) / "stories"
             subprocess.run([sys.executable, HERE / "make_stories.py", options.stories, folder / "model"], check=True)
             compare(figures, thimble, "stories260K", folder / "model", folder, lengths, story=True, learning_rate=1e-2)
+            (folder / "dora").mkdir()
+            compare(figures, thimble, "stories260K, DoRA in 3 of 5 layers", folder / "model", folder / "dora", lengths,
+                    story=True, learning_rate=1e-2, method="dora", layers=[1, 2, 4])
         if options.model:
             folder = pathlib.Path(work) / "model"
             folder.mkdir()

@@ -142,7 +142,7 @@ TOKENIZER = {"version": "1.0", "truncation": None, "padding": None, "added_token
 
 
 def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False, config=None, learning_rate=1e-3,
-               spread=0.1, steps=STEPS):
+               spread=0.1, steps=STEPS, dora=False, layers=None):
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "model").mkdir(parents=True)
@@ -156,13 +156,16 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
         (folder / "model" / "tokenizer.json").write_text(json.dumps(TOKENIZER) + "\n")
 
     model = get_peft_model(copy.deepcopy(base), LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, bias="none", use_rslora=rslora))
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, bias="none", use_rslora=rslora, use_dora=dora,
+        layers_to_transform=layers))
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_B" in name:
                 p.copy_(torch.randn(p.shape, generator=generator) * spread)
             elif "lora_A" in name:
                 p.copy_(torch.randn(p.shape, generator=generator) * p.shape[1] ** -0.5)
+            elif "lora_magnitude" in name:
+                p.mul_(1 + 0.2 * torch.randn(p.shape, generator=generator))
     model.save_pretrained(folder / "adapter", safe_serialization=True)
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
 
@@ -230,6 +233,19 @@ def llama_bias_case(folder, seed):
     write_case(folder, base, rows, ["v_proj", "down_proj"], 3, 6, generator, rslora=True)
 
 
+def llama_dora_case(folder, seed):
+    """Magnitudes and biases, in the second of two layers."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    config = LlamaConfig(vocab_size=61, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+                         num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=64,
+                         tie_word_embeddings=True, initializer_range=0.05, attention_bias=True, mlp_bias=False)
+    base = LlamaForCausalLM(config).float().eval()
+    shake(base, generator)
+    rows = random_rows(61, [23, 8, 5], generator)
+    write_case(folder, base, rows, LLAMA_TARGETS, 4, 8, generator, dora=True, layers=[1])
+
+
 def gpt2_case(folder, seed):
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -281,12 +297,14 @@ def main():
         llama_case(golden / "llama", 1)
         llama_bias_case(golden / "llama_bias", 2)
         gpt2_case(golden / "gpt2", 3)
+        llama_dora_case(golden / "llama_dora", 4)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         cases = pathlib.Path(temporary)
         llama_case(cases / "llama", args.seed)
         llama_bias_case(cases / "llama_bias", args.seed + 1)
         gpt2_case(cases / "gpt2", args.seed + 2)
+        llama_dora_case(cases / "llama_dora", args.seed + 4)
         for i, source in enumerate(args.model):
             real_case(cases / f"model_{i}", source, args.seed + 3)
         return subprocess.run([args.live, "--gtest_filter=*Oracle*"],

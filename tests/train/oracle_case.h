@@ -66,6 +66,7 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
   lora.rank = adapter.rank;
   lora.alpha = adapter.alpha;
   lora.rslora = adapter.rslora;
+  lora.dora = adapter.dora;
   lora.targets.clear();
   for (const auto& [name, module] : adapter.modules) lora.targets.push_back(name);
   out.lora = std::make_unique<Lora>(*out.model, lora, 1);

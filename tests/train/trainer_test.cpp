@@ -278,6 +278,7 @@ TEST(Trainer, RefusesSettingsAndRowsThatMakeNoSense) {
   EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.dropout = 1; }), testing::HasSubstr("dropout"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.targets = {"c_attn"}; }), testing::HasSubstr("q_proj"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.targets = {"lm_head"}; }), testing::HasSubstr("head"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.layers = {0, 2}; }), testing::HasSubstr("no layer 2"));
   EXPECT_THAT(error_of([&] { train(*tiny(), small_config(), {}, {}); }), testing::HasSubstr("no rows"));
   auto longer = some_rows(2, 1);
   longer[1].tokens.resize(200, 1);
@@ -340,10 +341,30 @@ TEST(Lora, StartsAsPeftDoes) {
   }
 }
 
+TEST(Lora, AdaptsTheChosenLayersAlone) {
+  LoraConfig config;
+  config.rank = 2;
+  config.layers = {1};
+  const Lora lora(*tiny(), config, 3);
+  EXPECT_EQ(lora.layers().size(), 7u);
+  for (const LoraLayer& layer : lora.layers()) EXPECT_THAT(layer.linear->name, testing::HasSubstr("layers.1."));
+  EXPECT_EQ(to_adapter(lora, "b").layers, config.layers);
+}
+
+TEST(Lora, DoraStartsAsTheBaseModel) {
+  LoraConfig config;
+  config.rank = 2;
+  config.dora = true;
+  const Lora dora(*tiny(), config, 3);
+  const auto rows = some_rows(5, 1);
+  EXPECT_NEAR(evaluate_loss(*tiny(), &dora, rows, GemmPrecision::kF32, 60),
+              evaluate_loss(*tiny(), nullptr, rows, GemmPrecision::kF32, 60), 1e-5);
+}
+
 TEST(Lora, GoesThroughTheStoredFormUnchanged) {
   LoraConfig config;
   config.rank = 3;
-  config.rslora = true;
+  config.rslora = config.dora = true;
   config.targets = {"q_proj", "mlp.down_proj"};
   const Lora lora(*tiny(), config, 3);
   Random random(1);
