@@ -121,7 +121,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"base model", model.fingerprint},
       {"training rows", fingerprint(train_rows)},
       {"dev rows", fingerprint(dev_rows)},
-      {"method", c.lora.dora ? "dora" : "lora"},
+      {"method", c.weights.train ? "full" : c.lora.dora ? "dora" : "lora"},
       {"rank", fmt::format("{}", c.lora.rank)},
       {"alpha", fmt::format("{}", c.lora.alpha)},
       {"rslora", fmt::format("{}", c.lora.rslora)},
@@ -228,6 +228,7 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     read_into(file, p.name + ".best", best.first(p.values.size()), place);
     best = best.subspan(p.values.size());
   }
+  round_values(parameters);
   optimizer.set_steps(optimizer_steps);
   s = std::move(loaded);
   return true;

@@ -30,13 +30,16 @@ size_t buffers_of(const Model& model, const Trainable& trainable, const TrainCon
 
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows) {
   const Trainable trainable = make_trainable(model, config);
-  size_t values = 0;
-  for (const ParameterTensor& p : trainable.parameters()) values += p.values.size_bytes();
+  size_t values = 0, copies = 0;
+  for (const ParameterTensor& p : trainable.parameters()) values += p.values.size_bytes(), copies += p.bf16.size_bytes();
   MemoryPlan plan;
-  for (const Linear& linear : model.linears) plan.weights += linear.weight.bytes();
+  const Trained trained(trainable);
+  for (const Linear& linear : model.linears)
+    if (trained.find(linear.weight) == nullptr) plan.weights += linear.weight.bytes();
   for (const Param& param : model.params)
-    if (param.value.data != model.head->weight.data) plan.weights += param.value.bytes();
-  plan.trained = 3 * values;
+    if (param.value.data != model.head->weight.data && trained.find(param.value) == nullptr)
+      plan.weights += param.value.bytes();
+  plan.trained = 3 * values + copies;
   plan.optimizer = 2 * values;
 
   int64_t longest = 0, sum = 0;

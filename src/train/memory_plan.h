@@ -17,7 +17,7 @@ enum class Recompute { kAuto, kOff, kOn };
 // What a run will take, in bytes, by purpose.
 struct MemoryPlan {
   size_t weights = 0;      // of the base, mapped from its file
-  size_t trained = 0;      // values, gradients, and the best so far
+  size_t trained = 0;      // values, their bf16 copies, gradients, and the best so far
   size_t optimizer = 0;    // first and second moments
   size_t activations = 0;  // kept for backward and in flight, of the largest micro-batch
   size_t logits = 0;       // one slice

@@ -42,6 +42,7 @@ double Optimizer::step(double learning_rate) {
                  static_cast<int64_t>(p.values.size()), p.values.data(), first_moment(i).data(),
                  second_moment(i).data());
     }
+    round_values(parameters_);
   }
   zero_gradients(parameters_);
   return norm;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "kernels/gemm.h"
+
 namespace thimble {
 
 std::vector<float> copy_values(std::span<const ParameterTensor> parameters) {
@@ -21,6 +23,12 @@ void put_values(std::span<const float> values, std::span<const ParameterTensor> 
     values = values.subspan(p.values.size());
   }
   assert(values.empty());
+  round_values(parameters);
+}
+
+void round_values(std::span<const ParameterTensor> parameters) {
+  for (const ParameterTensor& p : parameters)
+    if (!p.bf16.empty()) convert_to_bf16(p.values.data(), static_cast<int64_t>(p.values.size()), p.bf16.data());
 }
 
 void zero_gradients(std::span<const ParameterTensor> parameters) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,11 +12,15 @@ struct ParameterTensor {
   std::string name;
   std::span<float> values;
   std::span<float> gradients;
+  std::span<uint16_t> bf16 = {};  // of the values, for products; may be empty. Made again with every change of them
 };
 
 // All values, one tensor after the other, to be put back later.
 std::vector<float> copy_values(std::span<const ParameterTensor> parameters);
 void put_values(std::span<const float> values, std::span<const ParameterTensor> parameters);
+
+// To be called where values were changed by other means than those here: makes their bf16 copies again.
+void round_values(std::span<const ParameterTensor> parameters);
 
 void zero_gradients(std::span<const ParameterTensor> parameters);
 

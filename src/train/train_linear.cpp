@@ -4,6 +4,7 @@
 
 #include "core/thread_pool.h"
 #include "kernels/adamw.h"
+#include "kernels/bias.h"
 #include "kernels/dora.h"
 #include "train/train_ops.h"
 
@@ -12,14 +13,6 @@ namespace {
 
 Tensor matrix(const float* values, int64_t rows, int64_t cols) {
   return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
-}
-
-void add_bias(const float* bias, int64_t rows, int64_t cols, float* y) {
-  constexpr int64_t kRows = 64;
-  threads().parallel_for((rows + kRows - 1) / kRows, [&](int64_t piece, int) {
-    for (int64_t r = piece * kRows; r < std::min(rows, (piece + 1) * kRows); ++r)
-      for (int64_t c = 0; c < cols; ++c) y[r * cols + c] += bias[c];
-  });
 }
 
 // to = from with elements zeroed by chance and the others scaled up, or added to `to`. Which ones depends on the
@@ -41,17 +34,29 @@ void drop_elements(uint64_t key, float share, const float* from, int64_t count, 
 
 }  // namespace
 
-ValuePtr TrainOps::frozen_linear(const Linear& layer, const ValuePtr& x) {
+ValuePtr TrainOps::plain_linear(const Linear& layer, const ValuePtr& x) {
   ValuePtr y = make(x->rows, layer.out());
-  linear_forward(options_.precision, product_input(*x), layer.weight, y->values.data());
-  y->needs_grad = x->needs_grad;
-  if (records(*y)) {
-    tape_.record("linear", [this, x, y, &layer] {
-      const auto [dx, accumulate] = x->grad_target();
-      linear_backward_input(options_.precision, {y->grad.data(), y->rows, y->cols}, layer.weight, dx, accumulate);
-    });
-  }
+  const Tensor weight = factor(layer.weight);
+  float* const dweight = gradients(layer.weight);
+  linear_forward(options_.precision, product_input(*x), weight, y->values.data());
+  y->needs_grad = x->needs_grad || dweight != nullptr;
+  if (!records(*y)) return y;
+  x->product_reads |= dweight != nullptr;
+  tape_.record("linear", [this, x, y, weight, dweight] {
+    const GemmInput dy{y->grad.data(), y->rows, y->cols};
+    if (dweight != nullptr) linear_backward_weight(options_.precision, dy, product_input(*x), dweight, true);
+    if (!x->needs_grad) return;
+    const auto [dx, accumulate] = x->grad_target();
+    linear_backward_input(options_.precision, dy, weight, dx, accumulate);
+  });
   return y;
+}
+
+void TrainOps::add_bias(const Linear& layer, const ValuePtr& y) {
+  if (layer.bias.empty()) return;
+  bias_forward(values(layer.bias), y->rows, y->cols, y->values.data());
+  if (float* const dbias = gradients(layer.bias); dbias != nullptr && recording_)
+    tape_.record("linear", [y, dbias] { bias_backward(y->grad.data(), y->rows, y->cols, dbias); });
 }
 
 ValuePtr TrainOps::adapted_linear(const LoraLayer& layer, const ValuePtr& x) {
@@ -144,11 +149,11 @@ std::vector<Act> TrainOps::linear(const Act& x_act, std::span<const Linear* cons
   std::vector<Act> out;
   for (const Linear* layer : layers) {
     const LoraLayer* adapted = trained_.lora != nullptr ? trained_.lora->find(*layer) : nullptr;
-    ValuePtr y = adapted == nullptr ? frozen_linear(*layer, x)
+    ValuePtr y = adapted == nullptr ? plain_linear(*layer, x)
                  : drops()          ? adapted_linear_with_dropout(*adapted, x)
                                     : adapted_linear(*adapted, x);
     if (adapted != nullptr && adapted->magnitude != nullptr) y = stretched(*adapted, y);
-    if (const float* b = bias(*layer)) add_bias(b, y->rows, y->cols, y->values.data());
+    add_bias(*layer, y);
     out.push_back(y);
   }
   return out;

@@ -36,17 +36,21 @@ ValuePtr TrainOps::make(int64_t rows, int64_t cols) {
   return value;
 }
 
-const float* TrainOps::param(const Param& p) {
-  Buffer<float>& copy = params_[&p];
-  if (copy.empty()) copy = dequantize(p.value);
+const float* TrainOps::values(const Tensor& stored) {
+  if (const TrainedTensor* trained = trained_.find(stored)) return trained->values.data();
+  Buffer<float>& copy = frozen_[stored.data];
+  if (copy.empty()) copy = dequantize(stored);
   return copy.data();
 }
 
-const float* TrainOps::bias(const Linear& linear) {
-  if (linear.bias.empty()) return nullptr;
-  Buffer<float>& copy = biases_[&linear];
-  if (copy.empty()) copy = dequantize(linear.bias);
-  return copy.data();
+float* TrainOps::gradients(const Tensor& stored) const {
+  const TrainedTensor* trained = trained_.find(stored);
+  return trained == nullptr ? nullptr : trained->gradients.data();
+}
+
+Tensor TrainOps::factor(const Tensor& stored) const {
+  const TrainedTensor* trained = trained_.find(stored);
+  return trained == nullptr ? stored : trained->factor();
 }
 
 // In bf16 the rounded copy is made once for all products that read x.
@@ -65,8 +69,18 @@ Act TrainOps::embed(const Param& table) {
           fmt::format("training row has token {}, but the model's vocabulary has {} entries; encode the data "
                       "with this model's tokenizer",
                       token, vocab));
+  return embed_rows(table, batch_->tokens.data());
+}
+
+Act TrainOps::embed_rows(const Param& table, const int32_t* ids) {
   ValuePtr y = make(batch_->size(), table.value.cols());
-  embedding_forward(table.value, batch_->tokens.data(), y->rows, y->values.data());
+  const TrainedTensor* trained = trained_.find(table.value);
+  embedding_forward(trained == nullptr ? table.value : trained->master(), ids, y->rows, y->values.data());
+  y->needs_grad = trained != nullptr;
+  if (records(*y))
+    tape_.record("embed", [y, ids, trained] {
+      embedding_backward(y->grad.data(), ids, y->rows, y->cols, trained->gradients.data());
+    });
   return y;
 }
 
@@ -75,26 +89,25 @@ Act TrainOps::embed_positions(const Param& table) {
   if (context_ > table.value.rows())
     throw Error(fmt::format("a training row is longer than the model's {} positions; leave it out or cut it",
                             table.value.rows()));
-  ValuePtr y = make(batch_->size(), table.value.cols());
-  embedding_forward(table.value, positions_.data(), y->rows, y->values.data());
-  return y;
+  return embed_rows(table, positions_.data());
 }
 
 Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
   const OpTimer timer(op_seconds_, "norm");
   const ValuePtr x = value_ptr(x_act);
-  const float* w = param(weight);
+  const float* w = values(weight.value);
+  float* dw = gradients(weight.value);
   ValuePtr y = make(x->rows, x->cols);
   rms_norm_forward(x->ensure_values(), w, x->rows, x->cols, eps, y->values.data());
-  y->needs_grad = x->needs_grad;
+  y->needs_grad = x->needs_grad || dw != nullptr;
   if (!records(*y)) return y;
   x->backward_reads = true;
   y->remake = [x, w, eps, to = y.get()] {
     rms_norm_forward(x->ensure_values(), w, x->rows, x->cols, eps, to->values.data());
   };
-  tape_.record("norm", [x, y, w, eps] {
+  tape_.record("norm", [x, y, w, dw, eps] {
     const auto [dx, accumulate] = x->grad_target();
-    rms_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
+    rms_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate, dw);
   });
   return y;
 }
@@ -102,19 +115,21 @@ Act TrainOps::rms_norm(const Act& x_act, const Param& weight, float eps) {
 Act TrainOps::layer_norm(const Act& x_act, const Param& weight, const Param& bias, float eps) {
   const OpTimer timer(op_seconds_, "norm");
   const ValuePtr x = value_ptr(x_act);
-  const float* w = param(weight);
-  const float* b = param(bias);
+  const float* w = values(weight.value);
+  const float* b = values(bias.value);
+  float* dw = gradients(weight.value);
+  float* db = gradients(bias.value);
   ValuePtr y = make(x->rows, x->cols);
   layer_norm_forward(x->ensure_values(), w, b, x->rows, x->cols, eps, y->values.data());
-  y->needs_grad = x->needs_grad;
+  y->needs_grad = x->needs_grad || dw != nullptr || db != nullptr;
   if (!records(*y)) return y;
   x->backward_reads = true;
   y->remake = [x, w, b, eps, to = y.get()] {
     layer_norm_forward(x->ensure_values(), w, b, x->rows, x->cols, eps, to->values.data());
   };
-  tape_.record("norm", [x, y, w, eps] {
+  tape_.record("norm", [x, y, w, dw, db, eps] {
     const auto [dx, accumulate] = x->grad_target();
-    layer_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate);
+    layer_norm_backward(x->ensure_values(), w, y->grad.data(), x->rows, x->cols, eps, dx, accumulate, dw, db);
   });
   return y;
 }
@@ -326,8 +341,8 @@ Buffer<float> TrainOps::logits(const TrainBatch& batch) {
   recording_ = dropping_ = false;
   const ValuePtr hidden = forward(batch);
   Buffer<float> out(static_cast<size_t>(hidden->rows * model_.head->out()));
-  linear_forward(options_.precision, {hidden->values.data(), hidden->rows, hidden->cols}, model_.head->weight,
-                 out.data());
+  linear_forward(options_.precision, {hidden->values.data(), hidden->rows, hidden->cols},
+                 factor(model_.head->weight), out.data());
   return out;
 }
 
@@ -365,16 +380,24 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, cons
   args.rows = rows;
   args.targets = targets.data();
   args.row_weights = combined == nullptr ? weights.data() : nullptr;
-  args.head = &model_.head->weight;
+  const Tensor head = factor(model_.head->weight);
+  float* const dhead = backward ? gradients(model_.head->weight) : nullptr;
+  args.head = &head;
   args.dhidden = with_gradient ? gathered_grad.data() : nullptr;
+  args.dhead = combined == nullptr ? dhead : nullptr;
   std::vector<float> losses(combined == nullptr ? 0 : static_cast<size_t>(rows));
   args.row_losses = combined == nullptr ? nullptr : losses.data();
   double loss = cross_entropy(args);
   if (combined != nullptr) {
-    // A token's gradient is its weight times that of its own loss, so the head runs once for both.
+    // A token's gradient is its weight times that of its own loss, so the head runs once for both, unless its own
+    // gradient is wanted too: that is a sum over tokens.
     loss = (*combined)(losses, weights);
     for (int64_t i = 0; with_gradient && i < rows * cols; ++i)
       gathered_grad.data()[i] *= weights[static_cast<size_t>(i / cols)];
+    args.row_weights = weights.data();
+    args.dhidden = nullptr;
+    args.dhead = dhead;
+    if (dhead != nullptr) cross_entropy(args);
   }
   if (with_gradient) {
     hidden->grad = pool_.take(hidden->rows, hidden->cols);

@@ -68,14 +68,17 @@ class TrainOps final : public Ops {
  private:
   ValuePtr make(int64_t rows, int64_t cols);
   bool records(const Value& output) const { return recording_ && output.needs_grad; }
-  const float* param(const Param& p);
-  const float* bias(const Linear& linear);
+  const float* values(const Tensor& stored);    // of a norm's weight or a bias, trained or not
+  float* gradients(const Tensor& stored) const;  // null where it is not trained
+  Tensor factor(const Tensor& stored) const;     // what products read in its place
   GemmInput product_input(Value& x);
   bool drops() const { return dropping_ && trained_.lora != nullptr && trained_.lora->config().dropout > 0; }
   ValuePtr stretched(const LoraLayer& layer, const ValuePtr& z);
   ValuePtr adapted_linear(const LoraLayer& layer, const ValuePtr& x);
   ValuePtr adapted_linear_with_dropout(const LoraLayer& layer, const ValuePtr& x);
-  ValuePtr frozen_linear(const Linear& layer, const ValuePtr& x);
+  ValuePtr plain_linear(const Linear& layer, const ValuePtr& x);
+  void add_bias(const Linear& layer, const ValuePtr& y);
+  Act embed_rows(const Param& table, const int32_t* ids);
   void shed(Value& value);
   Act run_block(const Act& x, const std::function<Act(const Act&)>& body);
   ValuePtr forward(const TrainBatch& batch);
@@ -86,8 +89,7 @@ class TrainOps final : public Ops {
   const Trained trained_;
   Options options_;
   BufferPool pool_;
-  std::map<const Param*, Buffer<float>> params_;  // frozen, as f32
-  std::map<const Linear*, Buffer<float>> biases_;
+  std::map<const std::byte*, Buffer<float>> frozen_;  // norms' weights and biases as f32, by where they are stored
   std::map<const Rope*, RopeTable> rope_tables_;
 
   // Of the batch that is on its way through.

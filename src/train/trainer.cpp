@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
@@ -346,7 +347,9 @@ int64_t planned_steps(const TrainConfig& config, size_t rows) {
 }
 
 Trainable make_trainable(const Model& model, const TrainConfig& config) {
-  return {.lora = std::make_unique<Lora>(model, config.lora, config.seed)};
+  const GemmPrecision precision = has_bf16_products(cpu_level()) ? config.precision : GemmPrecision::kF32;
+  if (config.weights.train) return {.lora = nullptr, .weights = std::make_unique<Weights>(model, precision)};
+  return {.lora = std::make_unique<Lora>(model, config.lora, config.seed), .weights = nullptr};
 }
 
 TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,

@@ -21,7 +21,8 @@
 namespace thimble {
 
 struct TrainConfig {
-  LoraConfig lora;
+  LoraConfig lora;        // without effect where the weights are trained
+  WeightsConfig weights;
   OptimizerConfig optimizer;
   double learning_rate = 1e-3;
   Decay decay = Decay::kCosine;

@@ -2,8 +2,9 @@
 """Training against PyTorch, transformers and PEFT: writes cases that tests/train/oracle_test.cpp compares with.
 
 A case is a folder: model/ (as transformers names it), adapter/ (as PEFT saves it, with B random, not zero),
-batch.json (rows, which tokens are trained, the loss, settings and the losses of some AdamW steps) and
-expected.safetensors (logits of every row, gradient of every LoRA matrix).
+batch.json (rows, which tokens are trained, the loss, settings and the losses of some AdamW steps),
+expected.safetensors (logits of every row, gradient of every LoRA matrix) and, where all weights are trained too,
+full.json and full.safetensors (the same of the base model: its gradients, and the losses of AdamW steps).
 
   train_oracle.py                          writes the committed cases to tests/golden/train
   train_oracle.py --live TEST_PROGRAM      makes fresh cases with another seed (and, with --model, of
@@ -30,6 +31,7 @@ torch.set_num_threads(2)
 LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GPT2_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"]
 STEPS = 50
+LONG_RUN = 200  # of the 260 K model
 
 
 def random_rows(vocab, lengths, generator):
@@ -141,8 +143,49 @@ TOKENIZER = {"version": "1.0", "truncation": None, "padding": None, "added_token
                        "merges": []}}
 
 
+def difference_in_bf16(model, rows, floor=0.0):
+    """What bfloat16 costs PyTorch itself: the largest difference of a gradient under autocast from those there are,
+    relative to its norm, or to `floor` of the largest norm where that is more: a key's bias has no gradient but noise."""
+    exact = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    least = floor * max(g.norm().item() for g in exact.values())
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        batch_loss(model, rows).backward()
+    return max((p.grad - exact[name]).norm().item() / max(exact[name].norm().item(), least)
+               for name, p in model.named_parameters() if name in exact)
+
+
+def run_losses(model, rows, learning_rate, steps):
+    losses = []
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        step_loss = batch_loss(model, rows)
+        step_loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        losses.append(step_loss.item())
+    return losses
+
+
+def write_full(folder, base, rows, learning_rate, steps):
+    """All weights trained, without an adapter."""
+    model = copy.deepcopy(base)
+    loss = batch_loss(model, rows)
+    loss.backward()
+    save_file({name: p.grad.clone() for name, p in model.named_parameters()}, folder / "full.safetensors")
+    bf16_difference = difference_in_bf16(model, rows, 1e-2)
+    losses = run_losses(model, rows, learning_rate, steps)
+    (folder / "full.json").write_text(json.dumps({
+        "loss": loss.item(), "bf16_difference": bf16_difference, "losses": losses,
+        "learning_rate": learning_rate}) + "\n")
+    print(f"{folder}: all weights, after {steps} steps {losses[-1]:.4f}; bf16 costs PyTorch {bf16_difference:.3g}")
+
+
 def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False, config=None, learning_rate=1e-3,
-               spread=0.1, steps=STEPS, dora=False, layers=None):
+               spread=0.1, steps=STEPS, dora=False, layers=None,
+               full=True):
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "model").mkdir(parents=True)
@@ -181,31 +224,15 @@ def write_case(folder, base, rows, targets, rank, alpha, generator, rslora=False
             expected["grad." + key] = p.grad.clone()
     save_file(expected, folder / "expected.safetensors")
 
-    # What bfloat16 costs PyTorch itself on this case: the largest difference of a gradient under autocast.
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        batch_loss(model, rows).backward()
-    bf16_difference = 0.0
-    for name, p in model.named_parameters():
-        if p.grad is not None:
-            exact = expected["grad." + name.removeprefix("base_model.model.").replace(".default.weight", "")]
-            bf16_difference = max(bf16_difference, ((p.grad - exact).norm() / exact.norm()).item())
-
-    losses = []
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        step_loss = batch_loss(model, rows)
-        step_loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        losses.append(step_loss.item())
+    bf16_difference = difference_in_bf16(model, rows)
+    losses = run_losses(model, rows, learning_rate, steps)
     (folder / "batch.json").write_text(json.dumps({
         "rows": rows, "loss": loss.item(), "bf16_difference": bf16_difference, "losses": losses, "learning_rate": learning_rate, "weight_decay": 0.01,
         "clip": 1.0}) + "\n")
     print(f"{folder}: loss {loss.item():.4f}, after {steps} steps {losses[-1]:.4f}, {len(expected)} tensors; "
           f"bf16 costs PyTorch {bf16_difference:.3g}")
+    if full:
+        write_full(folder, base, rows, learning_rate / 3, steps)
 
 
 def llama_case(folder, seed):
@@ -243,7 +270,7 @@ def llama_dora_case(folder, seed):
     base = LlamaForCausalLM(config).float().eval()
     shake(base, generator)
     rows = random_rows(61, [23, 8, 5], generator)
-    write_case(folder, base, rows, LLAMA_TARGETS, 4, 8, generator, dora=True, layers=[1])
+    write_case(folder, base, rows, LLAMA_TARGETS, 4, 8, generator, dora=True, layers=[1], full=False)
 
 
 def gpt2_case(folder, seed):
@@ -281,7 +308,7 @@ def real_case(folder, source, seed):
             tokens.append(int(torch.multinomial(chances, 1, generator=generator)))
         rows.append({"tokens": tokens, "trained": [0] * (length // 3) + [1] * (length - length // 3)})
     large = sum(p.numel() for p in base.parameters()) > 1e7
-    write_case(folder, base, rows, LLAMA_TARGETS, 8, 16, generator, spread=0.02, steps=5 if large else STEPS,
+    write_case(folder, base, rows, LLAMA_TARGETS, 8, 16, generator, spread=0.02, steps=5 if large else LONG_RUN,
                learning_rate=1e-4 if large else 1e-3)
 
 

@@ -32,6 +32,13 @@ struct OracleCase {
   std::vector<double> losses;  // of AdamW steps over all rows, 50 of small models
   double learning_rate = 0, weight_decay = 0, clip = 0;
 
+  // The same of the base model with all weights trained; no losses where the case has none.
+  struct Full {
+    std::map<std::string, Tensor> gradients;
+    double loss = 0, bf16_difference = 0, learning_rate = 0;
+    std::vector<double> losses;
+  } full;
+
   TrainBatch batch() const {
     MicroBatch all;
     for (size_t i = 0; i < rows.size(); ++i) all.rows.push_back(static_cast<int>(i));
@@ -81,6 +88,13 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
   out.weight_decay = batch.at("weight_decay");
   out.clip = batch.at("clip");
   out.expected = read_safetensors(folder / "expected.safetensors");
+  if (!std::filesystem::exists(folder / "full.json")) return out;
+  const auto full = nlohmann::json::parse(read_file(folder / "full.json"));
+  out.full.loss = full.at("loss");
+  out.full.bf16_difference = full.at("bf16_difference");
+  out.full.losses = full.at("losses").get<std::vector<double>>();
+  out.full.learning_rate = full.at("learning_rate");
+  out.full.gradients = read_safetensors(folder / "full.safetensors");
   return out;
 }
 
