@@ -31,19 +31,31 @@ void print_score_table(std::span<const SystemResult> systems) {
   }
 }
 
-EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::string& tools_in_prompt) {
+EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::string& tools_in_prompt,
+                    const std::filesystem::path& of_run) {
+  std::filesystem::path whole;  // a model that the run trained
   if (!base && options.adapter.empty()) {
-    const auto run = newest_run(job.folder);
+    const auto run = of_run.empty() ? newest_run(job.folder) : of_run;
     if (!run)
       throw Error(
           fmt::format("{}: has no finished run; train one with `thimble tune {}`, or say --base for the base "
                       "model alone",
                       job.folder.string(), job.folder.string()));
-    options.adapter = (*run / "adapter").string();
+    whole = run_model(*run);
+    if (whole.empty()) {
+      options.adapter = (*run / "adapter").string();
+    } else if (options.model.empty()) {
+      options.model = whole.string();
+    } else {
+      throw Error(fmt::format("--model: {} trained a whole model and belongs to no other; leave the option out, or say "
+                              "--base for {} alone",
+                              run->string(), options.model));
+    }
   }
   if (base) options.adapter.clear();
   if (options.model.empty()) options.model = job.base;
   Session session = open_session(options, job.eval_batch);
+  if (!whole.empty()) session.manifest = parse_manifest(session.engine->model().model().manifest, whole.string());
   // A tuned model is asked as it was taught; its manifest knows.
   bool in_prompt = session.manifest ? session.manifest->tools_in_prompt : job.tools_in_prompt;
   if (!tools_in_prompt.empty()) in_prompt = tools_in_prompt == "yes";
@@ -51,7 +63,7 @@ EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::
   const bool plan = session.manifest && session.manifest->plan;
   PromptStyle style(session.engine->tokenizer(), session.engine->model().model().vocabulary, in_prompt, plan, system,
                     job.tools);
-  return {std::move(session), std::move(style), options.adapter};
+  return {std::move(session), std::move(style), whole.empty() ? options.adapter : whole.string()};
 }
 
 std::vector<Row> read_test_rows(const Job& job, const std::filesystem::path& file) {

@@ -20,11 +20,12 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
 struct EvalSetup {
   Session session;
   PromptStyle style;
-  std::string adapter;  // the folder that was loaded; empty: the base model
+  std::string adapter;  // the adapter's folder, or the model that a run trained whole; empty: the base model
 };
-// Without an adapter given, the newest finished run's; `base` means none. `tools_in_prompt` ("yes", "no") overrides
-// what the adapter's manifest or the job says.
-EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::string& tools_in_prompt);
+// Without an adapter given, what `run` trained (empty: the newest finished one); `base` means the base alone.
+// `tools_in_prompt` ("yes", "no") overrides what the manifest or the job says.
+EvalSetup open_eval(const Job& job, ModelOptions options, bool base, const std::string& tools_in_prompt,
+                    const std::filesystem::path& run = {});
 
 // The before/after table; the last line is the one that matters.
 void print_score_table(std::span<const SystemResult> systems);

@@ -30,9 +30,7 @@ int make_command(const MakeOptions& options) {
   }
 
   heading("3/4 eval: the test set, which nothing was chosen by");
-  ModelOptions model;
-  model.adapter = run.adapter().string();
-  EvalSetup setup = open_eval(job, model, false, "");
+  EvalSetup setup = open_eval(job, {}, false, "", run.folder);
   const std::vector<Row> rows = read_test_rows(job, job.test_file());
   EvaluateOptions how;
   how.adapter = setup.session.adapter;
@@ -67,7 +65,7 @@ int make_command(const MakeOptions& options) {
   report.assess_seconds = assessment.seconds;
   report.eval_seconds = e.seconds;
   report.peak_memory_bytes = peak_memory();
-  report.adapter_path = run.adapter().string();
+  report.adapter_path = run.trained().string();
   report.chat_command = fmt::format("thimble chat {}", options.job.string());
   const auto report_path = run.folder / "report.html";
   write_file(report_path, render_report(report));
@@ -77,7 +75,7 @@ int make_command(const MakeOptions& options) {
     Json out = score_to_json(e.score);
     out["go"] = verdict;
     out["report"] = report_path.string();
-    out["adapter"] = run.adapter().string();
+    out["adapter"] = run.trained().string();
     out["train_seconds"] = run.result.seconds;
     out["assess_seconds"] = assessment.seconds;
     out["eval_seconds"] = e.seconds;
@@ -93,8 +91,8 @@ int make_command(const MakeOptions& options) {
                b.cleared ? styled(stdout, Style::kGreen, "cleared") : styled(stdout, Style::kRed, "missed "), b.name,
                100 * b.value, b.at_least ? "at least" : "at most", 100 * b.bar);
   fmt::print("\n{}\n", verdict ? styled(stdout, Style::kGreen, "GO") : styled(stdout, Style::kRed, "NO-GO"));
-  fmt::print("report   {}\nadapter  {}\nchat     build/thimble chat {}\n", report_path.string(), run.adapter().string(),
-             options.job.string());
+  fmt::print("report   {}\n{:<8} {}\nchat     build/thimble chat {}\n", report_path.string(),
+             run.trained() == run.adapter() ? "adapter" : "model", run.trained().string(), options.job.string());
   return verdict ? kOk : kNoGo;
 }
 

@@ -61,13 +61,15 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   for (const std::string& note : c.notes) fmt::print(out, "note: {}\n", note);
   const auto mb = [](size_t bytes) { return human_bytes(static_cast<double>(bytes)); };
   fmt::print(out,
-             "memory plan: {} (weights {}, adapter {}, optimizer {}, activations {}, logits {}, other {}) of {} "
+             "memory plan: {} (weights {}, {} {}, optimizer {}, activations {}, logits {}, other {}) of {} "
              "available\n",
-             mb(plan.total()), mb(plan.weights), mb(plan.trained), mb(plan.optimizer), mb(plan.activations),
+             mb(plan.total()), mb(plan.weights), config.weights.train ? "trained" : "adapter", mb(plan.trained), mb(plan.optimizer), mb(plan.activations),
              mb(plan.logits), mb(plan.other), mb(plan.available));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
-             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32", fmt::format("{} rank {}", config.lora.dora ? "DoRA" : "LoRA", config.lora.rank));
+             config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",
+             config.weights.train ? "all weights"
+                                  : fmt::format("{} rank {}", config.lora.dora ? "DoRA" : "LoRA", config.lora.rank));
 }
 
 }  // namespace
@@ -114,9 +116,10 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
     fmt::print(stderr, "{} {}\n", styled(stderr, Style::kYellow, "warning:"), what);
   };
   choice.say = [&](const std::string& what) { fmt::print(stderr, "{}\n", what); };
-  const auto calibrate = [&](const LoraAdapter& adapter) {
-    const auto prepared = std::make_shared<PreparedModel>(model, MatmulPrecision::kFast);
-    const int number = prepared->add_adapter(adapter);
+  const auto calibrate = [&](const LoraAdapter& adapter, std::shared_ptr<const Model> tuned) {
+    const bool whole = tuned != nullptr;
+    const auto prepared = std::make_shared<PreparedModel>(whole ? tuned : model, MatmulPrecision::kFast);
+    const int number = whole ? 0 : prepared->add_adapter(adapter);
     Engine engine(prepared, style.tokenizer(), {.cache_tokens = std::min<int64_t>(model->config.context, 8192)});
     return calibrate_calls(engine, style, data.dev_rows, number);
   };
@@ -142,7 +145,7 @@ int tune_command(const TuneOptions& options) {
     fmt::print(stderr, "stopped; the same command goes on with {}\n", run.folder.string());
     return kInterrupted;
   }
-  fmt::print("adapter: {}\n", run.adapter().string());
+  fmt::print("{}: {}\n", run.trained() == run.adapter() ? "adapter" : "model", run.trained().string());
   return kOk;
 }
 

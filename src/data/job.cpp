@@ -128,6 +128,13 @@ class Section {
                               full(name), full(*nearest)));
     }
   }
+  // Refuses keys that are given though another setting leaves them without effect.
+  void refuse(std::initializer_list<const char*> keys, const char* why) const {
+    for (const char* key : keys)
+      if (const toml::node* node = table_ == nullptr ? nullptr : table_->get(key))
+        throw Error(fmt::format("{}:{}: {} has no effect {}; leave it out", file_, node->source().begin.line, full(key),
+                                why));
+  }
   [[noreturn]] void wrong(const toml::node& node, const char* key, const char* range) const {
     throw Error(fmt::format("{}:{}: {} must be {}", file_, node.source().begin.line, full(key), range));
   }
@@ -145,13 +152,17 @@ const auto kPositive = [](const int& v) { return v > 0; };
 const auto kNotNegative = [](const double& v) { return v >= 0; };
 
 void read_train(Section s, TrainSettings& t) {
-  s.choice("method", t.method, {"lora", "dora"}, "\"lora\" or \"dora\"");
+  s.choice("method", t.method, {"lora", "dora", "full"}, "\"lora\", \"dora\" or \"full\"");
   s.read<int>("rank", t.rank, [](const int& v) { return v >= 1 && v <= 1024; }, "between 1 and 1024");
   s.read<double>("alpha", t.alpha, [](const double& v) { return v > 0; }, "above 0");
   s.read<double>("dropout", t.dropout, [](const double& v) { return v >= 0 && v < 1; }, "at least 0 and below 1");
   s.read("rslora", t.rslora);
   s.read("targets", t.targets);
   s.numbers("layers", t.layers);
+  if (t.method == "full") {
+    s.refuse({"rank", "alpha", "dropout", "rslora", "targets", "layers"}, "with method \"full\"");
+    t.learning_rate = 5e-5;
+  }
   s.read<double>("learning_rate", t.learning_rate, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
   s.choice("schedule", t.schedule, {"cosine", "linear", "constant"}, "\"cosine\", \"linear\" or \"constant\"");
   s.read<double>("warmup", t.warmup, kFraction, "a share between 0 and 1");
@@ -346,6 +357,12 @@ std::optional<std::filesystem::path> unfinished_run(const std::filesystem::path&
 }
 
 void give_up(const std::filesystem::path& run, const std::string& why) { write_file(run / "failed", why + "\n"); }
+
+std::filesystem::path run_model(const std::filesystem::path& run) {
+  for (const char* name : {"model.gguf", "model"})
+    if (std::filesystem::exists(run / name)) return run / name;
+  return {};
+}
 
 void mark_finished(const std::filesystem::path& run) { write_file(run / "finished", ""); }
 

@@ -12,14 +12,14 @@ namespace thimble {
 
 // [train] of thimble.toml.
 struct TrainSettings {
-  std::string method = "lora";  // lora | dora
+  std::string method = "lora";  // lora | dora | full
   int rank = 16;
   double alpha = 32;
   bool rslora = false;  // the adapter's scale is alpha / sqrt(rank)
   double dropout = 0;
   std::vector<std::string> targets = {"all-linear"};
   std::vector<int> layers;  // numbers of the adapted layers, ascending; empty: all
-  double learning_rate = 1e-3;
+  double learning_rate = 1e-3;      // 5e-5 with method full
   std::string schedule = "cosine";  // cosine | linear | constant, after the warm-up
   double warmup = 0.05;             // share of all steps
   double epochs = 3;
@@ -117,6 +117,8 @@ std::optional<std::filesystem::path> newest_run(const std::filesystem::path& job
 // The newest of all, where it is one that training may go on with: neither finished nor given up.
 std::optional<std::filesystem::path> unfinished_run(const std::filesystem::path& job_folder);
 void give_up(const std::filesystem::path& run, const std::string& why);  // writes `failed`: nobody goes on with it
+// Where a run with method full leaves its model: a .gguf file, or a folder. Empty: the run trained an adapter.
+std::filesystem::path run_model(const std::filesystem::path& run);
 void mark_finished(const std::filesystem::path& run);
 
 }  // namespace thimble

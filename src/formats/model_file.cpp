@@ -82,6 +82,7 @@ ModelFile open_gguf(const fs::path& path) {
   file.format = "gguf";
   file.config = gguf_config(gguf);
   file.tensors = gguf_tensors(gguf, mapped, file.config);
+  file.manifest = gguf.string("thimble.job").value_or("");
   file.vocabulary = gguf_vocabulary(std::move(gguf));
   let_go_of_mapped(mapped->bytes());  // what was copied out of it is not needed there
   return file;
@@ -103,6 +104,7 @@ ModelFile open_folder(const fs::path& folder, const fs::path& only) {
   file.format = "safetensors";
   file.config = parse_model_config(read_file(config), config.string());
   file.vocabulary = folder_vocabulary(folder);
+  if (const fs::path job = folder / "thimble_job.json"; path_exists(job)) file.manifest = read_file(job);
   file.tensors = only.empty() ? read_safetensors_folder(folder, is_buffer) : read_safetensors(only, is_buffer);
   return file;
 }

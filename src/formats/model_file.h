@@ -22,6 +22,7 @@ struct ModelFile {
   // Identifies the weights: sha256 over names, shapes, types and bytes sampled from every tensor (whole where
   // small). An adapter's manifest carries its base's.
   std::string fingerprint;
+  std::string manifest;  // thimble_job.json of a model that a job was trained into, unread; empty: none
 };
 
 // Opens a .gguf file, a folder with config.json and *.safetensors, or a .safetensors file in such a folder.

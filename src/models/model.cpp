@@ -60,6 +60,7 @@ std::shared_ptr<Model> build_model(ModelFile file) {
   auto model = std::make_shared<Model>();
   model->config = file.config;
   model->fingerprint = file.fingerprint;
+  model->manifest = file.manifest;
   family->second(file, *model);
   model->vocabulary = std::move(file.vocabulary);
   return model;

@@ -17,6 +17,7 @@ struct Model {
   ModelConfig config;
   Vocabulary vocabulary;
   std::string fingerprint;
+  std::string manifest;  // ModelFile::manifest
   std::deque<Linear> linears;  // deques: layers keep pointers into them
   std::deque<Param> params;
   const Linear* head = nullptr;  // hidden -> vocabulary logits; may share the embedding's tensor

@@ -11,6 +11,8 @@
 #include "data/read.h"
 #include "data/split.h"
 #include "formats/adapter.h"
+#include "formats/merge.h"
+#include "formats/pull.h"
 #include "train/checkpoint.h"
 
 namespace thimble {
@@ -115,6 +117,28 @@ JobManifest manifest_of(const Job& job, const Model& model) {
   manifest.chat_template = model.vocabulary.chat_template;
   manifest.tools = job.tools;
   return manifest;
+}
+
+// An adapter as the folder `place`; weights as a model of the base's form, `place`.gguf or the folder `place`.
+std::filesystem::path write_trained(const Job& job, const Trainable& trained, const JobManifest& manifest,
+                                    const std::filesystem::path& place) {
+  if (trained.weights == nullptr) {
+    LoraAdapter adapter = to_adapter(*trained.lora, job.base);
+    adapter.manifest = manifest_to_text(manifest);
+    write_adapter(place, adapter);
+    return place;
+  }
+  LoraAdapter only_manifest;
+  only_manifest.manifest = manifest_to_text(manifest);
+  const ModelFile model = with_weights(open_model(resolve_model(job.base)), *trained.weights);
+  if (model.format == "gguf") {
+    const std::filesystem::path file = place.string() + ".gguf";
+    merge_to_gguf(model, only_manifest, file, DType::kBF16);
+    return file;
+  }
+  std::filesystem::remove_all(place);  // of this run before it was interrupted
+  merge_to_safetensors(model, only_manifest, place, DType::kBF16);
+  return place;
 }
 
 // A row that is too long loses its earlier turns, where the job says so and that suffices; else it is refused.
@@ -247,6 +271,7 @@ TrainConfig train_config(const Job& job) {
   c.lora.dora = t.method == "dora";
   c.lora.targets = t.targets;
   c.lora.layers = t.layers;
+  c.weights.train = t.method == "full";
   c.optimizer.weight_decay = static_cast<float>(t.weight_decay);
   c.optimizer.clip = static_cast<float>(t.clip);
   c.learning_rate = t.learning_rate;
@@ -285,19 +310,22 @@ TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, 
   callbacks.keep_last_good = [&](const Trainable& best, int64_t step) -> std::string {
     give_up(run.folder, "the training diverged");
     if (step == 0) return "";
-    LoraAdapter adapter = to_adapter(*best.lora, job.base);
-    adapter.manifest = manifest_to_text(manifest);
-    write_adapter(run.folder / "last_good", adapter);
-    return fmt::format("the adapter of step {} is {}", step, (run.folder / "last_good").string());
+    const auto kept = write_trained(job, best, manifest, run.folder / "last_good");
+    return fmt::format("the {} of step {} is {}", best.weights == nullptr ? "adapter" : "model", step, kept.string());
   };
   run.result = train(model, config, data.train, data.dev, callbacks);
   write_file(run.folder / "history.json", history_to_json(run.result).dump(1) + "\n");
   if (run.result.cancelled) return run;
 
-  LoraAdapter adapter = to_adapter(*run.result.trained.lora, job.base);
-  if (calibrate) run.call_threshold = manifest.call_threshold = calibrate(adapter);
-  adapter.manifest = manifest_to_text(manifest);
-  write_adapter(run.adapter(), adapter);
+  const Trainable& trained = run.result.trained;
+  if (calibrate && trained.weights != nullptr) {
+    manifest.call_threshold =
+        calibrate({}, build_model(with_weights(open_model(resolve_model(job.base)), *trained.weights)));
+  } else if (calibrate) {
+    manifest.call_threshold = calibrate(to_adapter(*trained.lora, job.base), nullptr);
+  }
+  run.call_threshold = manifest.call_threshold;
+  write_trained(job, trained, manifest, trained.weights == nullptr ? run.adapter() : run.folder / "model");
   mark_finished(run.folder);
   std::error_code ignored;  // of use only while the run was not finished
   std::filesystem::remove(config.checkpoint, ignored);

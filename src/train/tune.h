@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -48,19 +49,26 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style);
 
 TrainConfig train_config(const Job& job);
 
-// A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it) and history.json.
+// A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it), or the trained model with the manifest in
+// it, and history.json.
 struct TunedRun {
   std::filesystem::path folder;
   TrainResult result;
   std::optional<double> call_threshold;  // as the dev part gave it
   std::filesystem::path adapter() const { return folder / "adapter"; }
+  std::filesystem::path trained() const {  // the adapter's folder, or with method full the model
+    const auto model = run_model(folder);
+    return model.empty() ? adapter() : model;
+  }
 };
 
-// Chooses JobManifest::call_threshold for a trained adapter, on the dev part.
-using CalibrateCalls = std::function<std::optional<double>(const LoraAdapter&)>;
+// Chooses JobManifest::call_threshold on the dev part: for the base model with a trained adapter, or, where `model` is
+// given, for that one alone.
+using CalibrateCalls =
+    std::function<std::optional<double>(const LoraAdapter& adapter, std::shared_ptr<const Model> model)>;
 
 // Trains and writes the run's folder, which is locked meanwhile. Whatever ends the process, the same call goes on from
-// the last checkpoint and ends with the same bytes. A diverged run is given up: its best adapter stays in last_good/.
+// the last checkpoint and ends with the same bytes. A diverged run is given up: what was best of it stays as last_good.
 // Throws Error as train() does, and where the run is another process's or the one to resume can't be gone on with.
 TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, TrainCallbacks callbacks,
                   const CalibrateCalls& calibrate, const RunChoice& choice = {});
