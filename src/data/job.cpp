@@ -159,8 +159,12 @@ void read_train(Section s, TrainSettings& t) {
   s.read("rslora", t.rslora);
   s.read("targets", t.targets);
   s.numbers("layers", t.layers);
+  s.read<double>("lora_plus", t.lora_plus, [](const double& v) { return v >= 1 && v <= 1000; }, "between 1 and 1000");
+  s.choice("optimizer", t.optimizer, {"adamw", "adamw8bit"}, "\"adamw\" or \"adamw8bit\"");
+  s.read("master", t.master);
+  if (t.method != "full") s.refuse({"master"}, "without method \"full\"");
   if (t.method == "full") {
-    s.refuse({"rank", "alpha", "dropout", "rslora", "targets", "layers"}, "with method \"full\"");
+    s.refuse({"rank", "alpha", "dropout", "rslora", "targets", "layers", "lora_plus"}, "with method \"full\"");
     t.learning_rate = 5e-5;
   }
   s.read<double>("learning_rate", t.learning_rate, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
@@ -179,6 +183,7 @@ void read_train(Section s, TrainSettings& t) {
   s.read<int>("patience", t.patience, [](const int& v) { return v >= 0; }, "0 or more");
   s.read<double>("checkpoint_minutes", t.checkpoint_minutes, kNotNegative, "at least 0");
   s.choice("precision", t.precision, {"bf16", "f32"}, "\"bf16\" or \"f32\"");
+  if (!t.master && t.precision == "f32") s.refuse({"master"}, "with precision \"f32\", whose weights are f32");
   s.finish();
 }
 

@@ -15,11 +15,14 @@ struct TrainSettings {
   std::string method = "lora";  // lora | dora | full
   int rank = 16;
   double alpha = 32;
+  double lora_plus = 1;  // b's learning rate as a multiple of a's
   bool rslora = false;  // the adapter's scale is alpha / sqrt(rank)
   double dropout = 0;
   std::vector<std::string> targets = {"all-linear"};
   std::vector<int> layers;  // numbers of the adapted layers, ascending; empty: all
   double learning_rate = 1e-3;      // 5e-5 with method full
+  std::string optimizer = "adamw";  // adamw | adamw8bit
+  bool master = true;               // method full: weights are kept in f32 beside their bf16 copies
   std::string schedule = "cosine";  // cosine | linear | constant, after the warm-up
   double warmup = 0.05;             // share of all steps
   double epochs = 3;

@@ -72,11 +72,18 @@ TensorSource source(std::string name, std::span<const float> values) {
           }};
 }
 
-void read_into(const SafetensorsFile& file, const std::string& name, std::span<float> values,
-               const std::string& place) {
+TensorSource source(std::string name, const ParameterTensor& p) {
+  if (!p.values.empty()) return source(std::move(name), std::span<const float>(p.values));
+  return {std::move(name), DType::kBF16, {static_cast<int64_t>(p.size())}, [bits = p.bf16](const WriteBytes& write) {
+            write(bits.data(), bits.size_bytes());
+          }};
+}
+
+template <class T>
+void read_into(const SafetensorsFile& file, const std::string& name, std::span<T> values, const std::string& place) {
   for (const SafetensorsEntry& entry : file.tensors) {
     if (entry.name != name) continue;
-    if (entry.dtype != "F32" || entry.bytes.size() != values.size_bytes())
+    if (entry.dtype != (sizeof(T) == 2 ? "BF16" : "F32") || entry.bytes.size() != values.size_bytes())
       throw Error(
           fmt::format("{}: tensor '{}' has another size than the parameter; start anew with --fresh", place, name));
     std::memcpy(values.data(), entry.bytes.data(), values.size_bytes());
@@ -137,7 +144,9 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"seed", fmt::format("{}", c.seed)},
       {"precision", c.precision == GemmPrecision::kF32 ? "f32" : "bf16"},
       {"evaluations", fmt::format("{}", c.evaluations)},
-      {"optimizer", fmt::format("{} {} {} {} {}", c.optimizer.beta1, c.optimizer.beta2, c.optimizer.epsilon,
+      {"master copy", fmt::format("{}", c.weights.master)},
+      {"LoRA+ ratio", fmt::format("{}", c.lora.plus)},
+      {"optimizer", fmt::format("{}{} {} {} {} {}", c.optimizer.eight_bit ? "8 bits " : "", c.optimizer.beta1, c.optimizer.beta2, c.optimizer.epsilon,
                                 c.optimizer.weight_decay, c.optimizer.clip)},
   };
 }
@@ -167,12 +176,12 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   std::span<const float> best = s.best;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterTensor& p = parameters[i];
-    tensors.push_back(source(p.name, p.values));
+    tensors.push_back(source(p.name, p));
     tensors.push_back(source(p.name + ".m", optimizer.first_moment(i)));
     tensors.push_back(source(p.name + ".v", optimizer.second_moment(i)));
     if (best.empty()) continue;
-    tensors.push_back(source(p.name + ".best", best.first(p.values.size())));
-    best = best.subspan(p.values.size());
+    tensors.push_back(source(p.name + ".best", best.first(p.size())));
+    best = best.subspan(p.size());
   }
   std::error_code later;  // a folder that can't be made is refused by what writes into it, with the reason
   std::filesystem::create_directories(std::filesystem::absolute(path).parent_path(), later);
@@ -221,12 +230,15 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   std::span<float> best = loaded.best;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const ParameterTensor& p = parameters[i];
-    read_into(file, p.name, p.values, place);
+    if (p.values.empty())
+      read_into(file, p.name, p.bf16, place);
+    else
+      read_into(file, p.name, p.values, place);
     read_into(file, p.name + ".m", optimizer.first_moment(i), place);
     read_into(file, p.name + ".v", optimizer.second_moment(i), place);
     if (!has_best) continue;
-    read_into(file, p.name + ".best", best.first(p.values.size()), place);
-    best = best.subspan(p.values.size());
+    read_into(file, p.name + ".best", best.first(p.size()), place);
+    best = best.subspan(p.size());
   }
   round_values(parameters);
   optimizer.set_steps(optimizer_steps);

@@ -39,6 +39,8 @@ void check(const LoraConfig& config) {
     throw Error(fmt::format("adapter: rank is {}; choose 1 to 1024", config.rank));
   if (!(config.alpha > 0) || !std::isfinite(config.alpha))
     throw Error(fmt::format("adapter: alpha is {}; it must be above 0", config.alpha));
+  if (!(config.plus > 0) || !std::isfinite(config.plus))
+    throw Error(fmt::format("adapter: the ratio of b's learning rate is {}; it must be above 0", config.plus));
   if (!(config.dropout >= 0) || !(config.dropout < 1))
     throw Error(fmt::format("adapter: dropout is {}; it must be at least 0 and below 1", config.dropout));
 }
@@ -142,7 +144,7 @@ std::vector<ParameterTensor> Lora::parameters() const {
     const auto a_count = static_cast<size_t>(layer.rank * layer.linear->in());
     const auto b_count = static_cast<size_t>(layer.rank * layer.linear->out());
     out.push_back({layer.linear->name + ".lora_A", {layer.a, a_count}, {layer.da, a_count}});
-    out.push_back({layer.linear->name + ".lora_B", {layer.b, b_count}, {layer.db, b_count}});
+    out.push_back({layer.linear->name + ".lora_B", {layer.b, b_count}, {layer.db, b_count}, {}, config_.plus});
     if (layer.magnitude == nullptr) continue;
     const auto outputs = static_cast<size_t>(layer.linear->out());
     out.push_back({layer.linear->name + ".lora_magnitude_vector", {layer.magnitude, outputs},

@@ -18,6 +18,7 @@ struct LoraConfig {
   int rank = 16;
   float alpha = 32;     // scale = alpha / rank
   bool rslora = false;  // scale = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732)
+  float plus = 1;       // b's learning rate as a multiple of a's: LoRA+ (Hayou et al. 2024, arXiv 2402.12354)
   float dropout = 0;    // of a's input, in training
   bool dora = false;    // outputs are stretched to trained lengths (kernels/dora.h)
   std::vector<std::string> targets = {"all-linear"};  // or last parts of layer names: "q_proj", "down_proj"

@@ -30,17 +30,17 @@ size_t buffers_of(const Model& model, const Trainable& trainable, const TrainCon
 
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows) {
   const Trainable trainable = make_trainable(model, config);
-  size_t values = 0, copies = 0;
-  for (const ParameterTensor& p : trainable.parameters()) values += p.values.size_bytes(), copies += p.bf16.size_bytes();
+  const std::vector<ParameterTensor> parameters = trainable.parameters();
   MemoryPlan plan;
+  for (const ParameterTensor& p : parameters)
+    plan.trained += p.values.size_bytes() + p.bf16.size_bytes() + 2 * p.gradients.size_bytes();
   const Trained trained(trainable);
   for (const Linear& linear : model.linears)
     if (trained.find(linear.weight) == nullptr) plan.weights += linear.weight.bytes();
   for (const Param& param : model.params)
     if (param.value.data != model.head->weight.data && trained.find(param.value) == nullptr)
       plan.weights += param.value.bytes();
-  plan.trained = 3 * values + copies;
-  plan.optimizer = 2 * values;
+  plan.optimizer = Optimizer::state_bytes(parameters, config.optimizer);
 
   int64_t longest = 0, sum = 0;
   for (size_t i = 0; i < rows.size(); i += static_cast<size_t>(config.together())) {

@@ -21,9 +21,12 @@ struct OptimizerConfig {
   float epsilon = 1e-8f;
   float weight_decay = 0;
   float clip = 1;  // largest norm over all gradients together; 0 = no clipping
+  bool eight_bit = false;   // moments take a byte each (kernels/adamw8.h), but for tensors below 4,096 elements
+  uint64_t rounding_seed = 0;  // of stochastic rounding, where bf16 alone holds values
 };
 
-// AdamW over a list of tensors, with clipping by the global norm.
+// AdamW over a list of tensors, with clipping by the global norm. Values that bf16 alone holds are widened, changed and
+// rounded stochastically.
 class Optimizer {
  public:
   Optimizer(std::vector<ParameterTensor> parameters, OptimizerConfig config);
@@ -36,13 +39,17 @@ class Optimizer {
 
   int64_t steps() const { return steps_; }
   const std::vector<ParameterTensor>& parameters() const { return parameters_; }
-  // State for checkpoints: first and second moments of parameters()[i].
+  // What a run takes for the moments of these parameters.
+  static size_t state_bytes(std::span<const ParameterTensor> parameters, const OptimizerConfig& config);
+  // State for checkpoints: first and second moments of parameters()[i]; 8-bit ones as their codes, filled up to whole
+  // floats, and the blocks' scales.
   std::span<float> first_moment(size_t i) const { return moment(i, 0); }
   std::span<float> second_moment(size_t i) const { return moment(i, 1); }
   void set_steps(int64_t steps) { steps_ = steps; }
 
  private:
   std::span<float> moment(size_t i, size_t which) const;
+  void step(size_t i, const AdamWSettings& settings, float gradient_scale, int64_t first, int64_t count, float* values);
 
   std::vector<ParameterTensor> parameters_;
   OptimizerConfig config_;

@@ -75,7 +75,7 @@ Act TrainOps::embed(const Param& table) {
 Act TrainOps::embed_rows(const Param& table, const int32_t* ids) {
   ValuePtr y = make(batch_->size(), table.value.cols());
   const TrainedTensor* trained = trained_.find(table.value);
-  embedding_forward(trained == nullptr ? table.value : trained->master(), ids, y->rows, y->values.data());
+  embedding_forward(trained == nullptr ? table.value : trained->exact(), ids, y->rows, y->values.data());
   y->needs_grad = trained != nullptr;
   if (records(*y))
     tape_.record("embed", [y, ids, trained] {

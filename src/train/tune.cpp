@@ -271,7 +271,11 @@ TrainConfig train_config(const Job& job) {
   c.lora.dora = t.method == "dora";
   c.lora.targets = t.targets;
   c.lora.layers = t.layers;
+  c.lora.plus = static_cast<float>(t.lora_plus);
   c.weights.train = t.method == "full";
+  c.weights.master = t.master;
+  c.optimizer.eight_bit = t.optimizer == "adamw8bit";
+  c.optimizer.rounding_seed = t.seed;
   c.optimizer.weight_decay = static_cast<float>(t.weight_decay);
   c.optimizer.clip = static_cast<float>(t.clip);
   c.learning_rate = t.learning_rate;

@@ -28,20 +28,22 @@ std::span<T> next(const Buffer<T>& buffer, size_t& at, int64_t count) {
 
 }  // namespace
 
-Tensor TrainedTensor::master() const {
+Tensor TrainedTensor::exact() const {
+  if (values.empty()) return factor();
   return {DType::kF32, shape, reinterpret_cast<const std::byte*>(values.data()), nullptr};
 }
 
 Tensor TrainedTensor::factor() const {
-  if (bf16.empty()) return master();
+  if (bf16.empty()) return exact();
   return {DType::kBF16, shape, reinterpret_cast<const std::byte*>(bf16.data()), nullptr};
 }
 
-Weights::Weights(const Model& model, GemmPrecision precision) {
+Weights::Weights(const Model& model, GemmPrecision precision, bool master) {
   struct Stored {
     std::string name;
     const Tensor* tensor;
     bool is_factor;
+    bool has_values = true;
   };
   std::vector<Stored> all;
   const auto add = [&](std::string name, const Tensor& tensor, bool is_factor) {
@@ -55,12 +57,16 @@ Weights::Weights(const Model& model, GemmPrecision precision) {
     add(linear.name + ".weight", linear.weight, true);
     add(linear.name + ".bias", linear.bias, false);
   }
-  int64_t count = 0, factors = 0;
+  if (!master)
+    for (Stored& stored : all)
+      if (stored.tensor->shape.size() > 1) stored.is_factor = true, stored.has_values = false;
+  int64_t count = 0, kept = 0, factors = 0;
   for (const Stored& stored : all) {
     count += stored.tensor->elements();
+    kept += stored.has_values ? stored.tensor->elements() : 0;
     factors += stored.is_factor ? stored.tensor->elements() : 0;
   }
-  values_ = Buffer<float>(static_cast<size_t>(count));
+  values_ = Buffer<float>(static_cast<size_t>(kept));
   gradients_ = Buffer<float>(static_cast<size_t>(count));
   bf16_ = Buffer<uint16_t>(static_cast<size_t>(factors));
   size_t value = 0, gradient = 0, half = 0;
@@ -69,11 +75,13 @@ Weights::Weights(const Model& model, GemmPrecision precision) {
     TrainedTensor& tensor = tensors_.emplace_back();
     tensor.name = stored.name;
     tensor.shape = stored.tensor->shape;
-    tensor.values = next(values_, value, elements);
+    tensor.values = next(values_, value, stored.has_values ? elements : 0);
     tensor.gradients = next(gradients_, gradient, elements);
     tensor.bf16 = next(bf16_, half, stored.is_factor ? elements : 0);
-    widen(*stored.tensor, tensor.values.data());
-    if (stored.is_factor) convert_to_bf16(tensor.values.data(), elements, tensor.bf16.data());
+    Buffer<float> wide(static_cast<size_t>(stored.has_values ? 0 : elements));
+    float* const values = stored.has_values ? tensor.values.data() : wide.data();
+    widen(*stored.tensor, values);
+    if (stored.is_factor) convert_to_bf16(values, elements, tensor.bf16.data());
     let_go_of_mapped({stored.tensor->data, stored.tensor->bytes()});
   }
 }

@@ -17,27 +17,28 @@ namespace thimble {
 
 struct WeightsConfig {
   bool train = false;  // every tensor of the model: linear layers, biases, norms, embeddings, head
+  bool master = true;  // false: bf16 alone holds matrices, and steps are rounded stochastically
 };
 
 // One of the model's tensors on its way to another value.
 struct TrainedTensor {
   std::string name;  // as in the safetensors file: "model.norm.weight"
   std::vector<int64_t> shape;
-  std::span<float> values;     // [elements]
+  std::span<float> values;     // [elements]; empty where bf16 alone holds them
   std::span<float> gradients;  // [elements], added to
-  std::span<uint16_t> bf16;    // of values, where products in bf16 read it as a weight; else empty
+  std::span<uint16_t> bf16;    // of values, where products in bf16 read it as a weight, or there is no master copy; else empty
 
-  Tensor master() const;   // the values
-  Tensor factor() const;   // what products read
+  Tensor exact() const;   // the values
+  Tensor factor() const;  // what products read
 };
 
 // A model's own weights, trained: copies of what the model stores, in f32 whatever type that is, and in bf16 besides
-// where products read them. The model stays as it is.
+// where products read them; without a master copy, matrices in bf16 alone. The model stays as it is.
 class Weights {
  public:
   // Takes all tensors of the model, one that two layers share (a tied head) once. Pages of a mapped file are let go as
   // they are copied.
-  Weights(const Model& model, GemmPrecision precision);
+  Weights(const Model& model, GemmPrecision precision, bool master = true);
   Weights(const Weights&) = delete;
   Weights& operator=(const Weights&) = delete;
 

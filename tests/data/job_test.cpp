@@ -78,6 +78,19 @@ TEST_F(JobFolder, APreferenceLossReadsItsOwnSettingsAndNoOthers) {
     EXPECT_THAT(error(std::string("[preference]\n") + toml), testing::HasSubstr(said)) << toml;
 }
 
+TEST_F(JobFolder, AllWeightsHaveTheirOwnRateAndNoKeysOfAdapters) {
+  const Job job = load("[train]\nmethod = \"full\"\noptimizer = \"adamw8bit\"\nmaster = false\n");
+  EXPECT_DOUBLE_EQ(job.train.learning_rate, 5e-5);
+  EXPECT_FALSE(job.train.master);
+  EXPECT_DOUBLE_EQ(load("[train]\nlearning_rate = 1e-4\nmethod = \"full\"\n").train.learning_rate, 1e-4);
+  for (const char* key : {"rank = 8", "alpha = 8", "dropout = 0.1", "rslora = true", "targets = [\"q_proj\"]",
+                          "layers = [1]", "lora_plus = 16"})
+    EXPECT_THAT(error(std::string("[train]\nmethod = \"full\"\n") + key), testing::HasSubstr("toml:3: train.")) << key;
+  EXPECT_THAT(error("[train]\nmaster = false\n"), testing::HasSubstr("train.master has no effect"));
+  EXPECT_THAT(error("[train]\nmethod = \"full\"\nprecision = \"f32\"\nmaster = false\n"),
+              testing::HasSubstr("train.master has no effect"));
+}
+
 TEST_F(JobFolder, LayersAreNumbersOrRanges) {
   using testing::ElementsAre;
   EXPECT_THAT(load("").train.layers, ElementsAre());

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "tensor/quantize.h"
 #include "train/checkpoint.h"
 #include "train/oracle_case.h"
 
@@ -63,8 +64,7 @@ class Folder {
 };
 
 std::vector<float> values_of(const TrainResult& result) {
-  const auto values = result.trained.lora->values();
-  return {values.begin(), values.end()};
+  return copy_values(result.trained.parameters());
 }
 
 std::string error_of(const std::function<void()>& body) {
@@ -117,10 +117,26 @@ TEST(Trainer, TheSameRunGivesTheSameAdapterToTheBit) {
   EXPECT_NE(values_of(train(*tiny(), small_config(), rows, {})), values_of(train(*tiny(), other, rows, {})));
 }
 
-TEST(Trainer, AnInterruptedRunGoesOnToTheBit) {
-  const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
+// What a run may train and how, each to be interrupted.
+TrainConfig config_of(const std::string& what) {
   TrainConfig config = small_config();
   config.lora.dropout = 0.1f;
+  config.lora.dora = what == "dora";
+  config.lora.plus = what == "lora_plus" ? 4.0f : 1.0f;
+  if (what == "lora_8bit") config.lora.rank = 64;  // tensors large enough for 8 bits
+  config.optimizer.eight_bit = what.ends_with("8bit") || what == "no_master";
+  config.weights.train = what.starts_with("full") || what == "no_master";
+  config.weights.master = what != "no_master";
+  if (config.weights.train) config.learning_rate = 3e-3;
+  if (what == "full_bf16" || what == "no_master") config.precision = GemmPrecision::kBF16;
+  return config;
+}
+
+class InterruptedRun : public testing::TestWithParam<const char*> {};
+
+TEST_P(InterruptedRun, GoesOnToTheBit) {
+  const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
+  TrainConfig config = config_of(GetParam());
   const TrainResult whole = train(*tiny(), config, rows, dev);
 
   const Folder folder;
@@ -141,6 +157,51 @@ TEST(Trainer, AnInterruptedRunGoesOnToTheBit) {
     EXPECT_EQ(second.history[i].loss, whole.history[i].loss);
     EXPECT_EQ(second.history[i].dev_loss, whole.history[i].dev_loss);
   }
+}
+
+INSTANTIATE_TEST_SUITE_P(Trainer, InterruptedRun,
+                         testing::Values("lora", "lora_plus", "lora_8bit", "dora", "full", "full_8bit", "full_bf16",
+                                         "no_master"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Trainer, LessMemoryForTheOptimizerLearnsNearlyTheSame) {
+  const auto rows = some_rows(60, 1), dev = some_rows(12, 2);
+  const auto reached = [&](const char* what) {
+    TrainConfig config = config_of(what);
+    config.lora.dropout = 0;
+    const TrainResult result = train(*tiny(), config, rows, dev);
+    return std::pair(*result.history.front().dev_loss, *result.best_dev_loss);
+  };
+  const auto [start, full] = reached("full");
+  EXPECT_LT(full, 0.75 * start);
+  for (const char* what : {"full_bf16", "full_8bit", "no_master"})
+    EXPECT_NEAR(reached(what).second, full, 0.05 * (start - full)) << what;
+}
+
+TEST(Trainer, LoraPlusMovesBFaster) {
+  const auto rows = some_rows(8, 1);
+  const auto b_of = [&](const char* what) {
+    TrainConfig config = config_of(what);
+    config.lora.dropout = 0;
+    config.epochs = 1;
+    config.warmup_share = 0;
+    config.optimizer.weight_decay = 0;
+    return train(*tiny(), config, rows, {}).trained.lora->layers().front().b[0];
+  };
+  EXPECT_NEAR(b_of("lora_plus") / b_of("lora"), 4, 0.01);  // of a first step: Adam moves by the learning rate
+}
+
+TEST(Weights, AreWrittenIntoTheBasesFile) {
+  const auto path = test::golden("train") / "llama" / "model";
+  const Weights weights(*tiny(), GemmPrecision::kBF16);
+  for (const TrainedTensor& tensor : weights.tensors())
+    for (float& v : tensor.values) v += 1;
+  round_values(weights.parameters());
+  const auto changed = build_model(with_weights(open_model(path), weights));
+  const Buffer<float> before = dequantize(tiny()->params.front().value),
+                      after = dequantize(changed->params.front().value), head = dequantize(changed->head->weight);
+  for (size_t i = 0; i < before.size(); ++i) ASSERT_NEAR(after[i], before[i] + 1, 1e-2);
+  EXPECT_TRUE(std::equal(after.begin(), after.end(), head.begin()));  // tied
 }
 
 TEST(Trainer, ACheckpointOfAnotherRunIsRefusedByName) {
