@@ -1,5 +1,7 @@
-// Tokens a second of LoRA training steps, where the time goes, and the share of the machine's bf16 peak.
-//   bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep values|inputs] [--f32]
+// Tokens a second of training steps, where the time goes, the share of the machine's bf16 peak, the time from start to
+// the end of the first step, and peak memory beside its plan.
+//   bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer adamw|adamw8bit]
+//     [--no-master] [--steps 3] [--keep values|inputs] [--f32]
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -16,6 +18,7 @@
 #include "models/model.h"
 #include "train/optimizer.h"
 #include "train/train_ops.h"
+#include "train/trainer.h"
 
 namespace thimble {
 namespace {
@@ -27,6 +30,9 @@ struct Options {
   int rank = 16;
   int steps = 3;
   Keep keep = Keep::kValues;
+  std::string method = "lora";
+  bool eight_bit = false;
+  bool master = true;
   GemmPrecision precision = GemmPrecision::kBF16;
 };
 
@@ -46,26 +52,54 @@ TrainBatch random_batch(const Model& model, const Options& options) {
   return batch;
 }
 
-// Multiplications and additions of a step: frozen layers forward and for the input's gradient, adapters three
-// times, the head twice, attention's two products forward and five backward over half the square.
-double operations(const Model& model, const Lora& lora, const Options& options) {
+// Multiplications and additions of a step: layers forward, for the input's gradient and, where they are trained, their
+// own; adapters three times; attention's two products forward and five backward over half the square.
+double operations(const Model& model, const Trained& trained, const Options& options) {
   double tokens = static_cast<double>(options.rows) * options.length, sum = 0;
   for (const Linear& linear : model.linears)
-    sum += 4.0 * static_cast<double>(linear.in()) * static_cast<double>(linear.out());
-  for (const LoraLayer& layer : lora.layers())
+    sum += (trained.weights != nullptr ? 6.0 : 4.0) * static_cast<double>(linear.in()) *
+           static_cast<double>(linear.out());
+  for (const LoraLayer& layer : trained.lora != nullptr ? trained.lora->layers() : std::vector<LoraLayer>())
     sum += 6.0 * static_cast<double>(layer.rank) * static_cast<double>(layer.linear->in() + layer.linear->out());
   sum += 7.0 * 2 * model.config.layers * model.config.heads * model.config.head_dim * options.length / 2.0;
   return sum * tokens;
 }
 
+TrainConfig config_of(const Options& options) {
+  TrainConfig config;
+  config.lora.rank = options.rank;
+  config.lora.dora = options.method == "dora";
+  config.weights.train = options.method == "full";
+  config.weights.master = options.master;
+  config.optimizer.eight_bit = options.eight_bit;
+  config.precision = options.precision;
+  config.recompute = options.keep == Keep::kInputs ? Recompute::kOn : Recompute::kOff;
+  config.batch_rows = options.rows;
+  config.token_budget = int64_t{options.rows} * options.length;
+  return config;
+}
+
+// The batch as rows of data, for the plan.
+std::vector<TrainRow> rows_of(const TrainBatch& batch, const Options& options) {
+  std::vector<TrainRow> rows(static_cast<size_t>(options.rows));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const auto first = batch.tokens.begin() + static_cast<int64_t>(r) * options.length;
+    rows[r].tokens.assign(first, first + options.length);
+    rows[r].tokens.push_back(0);
+    rows[r].trained.assign(rows[r].tokens.size(), 1);
+  }
+  return rows;
+}
+
 int run(const Options& options) {
+  const double begin = bench::now();
   const auto model = load_model(options.model);
-  LoraConfig config;
-  config.rank = options.rank;
-  const Lora lora(*model, config, 1);
-  TrainOps ops(*model, &lora, {.precision = options.precision, .keep = options.keep, .dropout_seed = 1});
-  Optimizer optimizer(lora.parameters(), {});
+  const TrainConfig config = config_of(options);
   const TrainBatch batch = random_batch(*model, options);
+  const MemoryPlan plan = plan_memory(*model, config, rows_of(batch, options));
+  const Trainable trainable = make_trainable(*model, config);
+  TrainOps ops(*model, trainable, {.precision = options.precision, .keep = options.keep, .dropout_seed = 1});
+  Optimizer optimizer(trainable.parameters(), config.optimizer);
   double best = 1e30;
   const auto faults = [] {
     rusage usage{};
@@ -85,9 +119,13 @@ int run(const Options& options) {
     const double seconds = bench::now() - start;
     fmt::print("step {}: {:.3f} s, {:.0f} tokens/s, loss {:.4f}, {} page faults\n", step, seconds,
                static_cast<double>(batch.size()) / seconds, loss, faults() - faults_before);
-    if (step > 0) best = std::min(best, seconds);
+    if (step > 0)
+      best = std::min(best, seconds);
+    else
+      fmt::print("first step done {:.2f} s after start\n", bench::now() - begin);
   }
   ops.set_op_seconds(nullptr);
+  const std::vector<float> kept = copy_values(optimizer.parameters());  // as after an evaluation
   double all = 0;
   for (const auto& [op, seconds] : seconds_by_op) all += seconds;
   for (const auto& [op, seconds] : seconds_by_op)
@@ -98,14 +136,14 @@ int run(const Options& options) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const auto peaks = PeakProbe().measure();
-  const double gops = operations(*model, lora, options) / best / 1e9;
+  const double gops = operations(*model, trainable, options) / best / 1e9;
   fmt::print(
-      "{} x {} tokens, rank {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
-      "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB\n",
-      options.rows, options.length, options.rank, static_cast<double>(batch.size()) / best, forward, best, gops,
+      "{} x {} tokens, {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
+      "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB of {:.0f} planned\n",
+      options.rows, options.length, options.method == "full" ? "all weights" : fmt::format("rank {}", options.rank), static_cast<double>(batch.size()) / best, forward, best, gops,
       100 * gops / peaks.bf16_gops, peaks.bf16_gops, static_cast<double>(ops.buffer_bytes()) / 1e6,
-      static_cast<double>(usage.ru_maxrss) / 1e3);
-  return 0;
+      static_cast<double>(usage.ru_maxrss) * 1.024e-3, static_cast<double>(plan.total()) / 1e6);
+  return kept.empty() ? 1 : 0;
 }
 
 }  // namespace
@@ -126,6 +164,12 @@ int main(int argc, char** argv) {
       options.steps = number();
     else if (arg == "--threads")
       thimble::set_threads(number());
+    else if (arg == "--method" && i + 1 < argc)
+      options.method = argv[++i];
+    else if (arg == "--optimizer" && i + 1 < argc)
+      options.eight_bit = std::string_view(argv[++i]) == "adamw8bit";
+    else if (arg == "--no-master")
+      options.master = false;
     else if (arg == "--f32")
       options.precision = thimble::GemmPrecision::kF32;
     else if (arg == "--keep" && i + 1 < argc) {
@@ -136,8 +180,8 @@ int main(int argc, char** argv) {
   }
   if (options.model.empty()) {
     fmt::print(stderr,
-               "bench_train MODEL [--rows 4] [--length 512] [--rank 16] [--steps 3] [--keep "
-               "values|inputs] [--f32] [--threads N]\n");
+               "bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer "
+               "adamw|adamw8bit] [--no-master] [--steps 3] [--keep values|inputs] [--f32] [--threads N]\n");
     return 2;
   }
   return thimble::run(options);

@@ -5,7 +5,7 @@
 
 PROGRAM is build/thimble. An adapter that PROGRAM trains on a tiny job is loaded by peft on transformers' model; one
 that peft makes (B random, not zero) is loaded by PROGRAM; the trained one is merged to a folder and to a GGUF file,
-and transformers computes what is in them.
+and transformers computes what is in them; so it does with a model whose weights PROGRAM trained all.
 """
 
 import argparse
@@ -52,16 +52,17 @@ def write_job(folder, base, rank, learning_rate, method="lora", layers=None):
         for query, name, arguments in rows))
     (folder / "thimble.toml").write_text(
         f'name = "lamps"\nbase = {json.dumps(str(base))}\ntools_in_prompt = false\nsystem = "Home"\n\n[train]\n'
-        f'rank = {rank}\nalpha = {2 * rank}\nlearning_rate = {learning_rate}\nepochs = 2\nbatch_rows = 5\n'
+        + ("" if method == "full" else f'rank = {rank}\nalpha = {2 * rank}\n') +
+        f'learning_rate = {learning_rate}\nepochs = 2\nbatch_rows = 5\n'
         f'dev_share = 0.1\nevaluations = 1\nmethod = "{method}"\n' + (f"layers = {layers}\n" if layers else ""))
 
 
-def trained_adapter(thimble, job):
+def trained(thimble, job, what="adapter"):
     thimble.call("tune", job)
-    adapters = sorted(job.glob("runs/*/adapter"))
-    if len(adapters) != 1:
-        sys.exit(f"{job}: one run with an adapter was expected, found {adapters}")
-    return adapters[0]
+    found = sorted(job.glob(f"runs/*/{what}"))
+    if len(found) != 1:
+        sys.exit(f"{job}: one run with {what} was expected, found {found}")
+    return found[0]
 
 
 def random_adapter(model, folder, dora):
@@ -91,29 +92,45 @@ def compare(figures, thimble, name, path, work, lengths, story=False, learning_r
         return [thimble.logits(path, text, adapter)[1] for text in texts]
 
     write_job(work / "job", path, 8, learning_rate, method, layers)
-    trained = trained_adapter(thimble, work / "job")
-    matrices = load_file(trained / "adapter_model.safetensors")
+    adapter = trained(thimble, work / "job")
+    matrices = load_file(adapter / "adapter_model.safetensors")
     zero = [key for key, value in matrices.items() if not value.any()]
     figures.check(f"{name}: trained adapter, no matrix is zero", matrices and not zero, f"{len(matrices)} matrices")
-    ours = adapted(trained)
+    ours = adapted(adapter)
     moved = (ours[0] - thimble.logits(path, texts[0])[1]).abs().max().item()
     figures.check(f"{name}: trained adapter changes a prompt's logits", moved > 0.1, f"{moved:.2f} (at least 0.1)")
-    loaded = peft.PeftModel.from_pretrained(reference_model.load(path), trained).eval()
+    loaded = peft.PeftModel.from_pretrained(reference_model.load(path), adapter).eval()
     theirs = [reference_model.logits(loaded, x) for x in ids]
     figures.at_most(f"{name}: Thimble's adapter in peft, {len(texts)} prompts, logits", largest(zip(ours, theirs)), 2e-3)
     written = (tokenizer.decode(reference_model.greedy(loaded, x, GENERATED), skip_special_tokens=False) for x in ids)
     figures.all_equal(f"{name}: Thimble's adapter in peft, {GENERATED} greedy tokens",
-                      zip((thimble.greedy(path, text, GENERATED, trained) for text in texts), written))
+                      zip((thimble.greedy(path, text, GENERATED, adapter) for text in texts), written))
 
     made = random_adapter(reference_model.load(path), work / "peft", method == "dora")
     figures.at_most(f"{name}: peft's adapter in Thimble, {len(texts)} prompts, logits",
                     largest(zip(adapted(work / "peft"), (reference_model.logits(made, x) for x in ids))), 2e-3)
 
     for out in (work / "merged", work / "merged.gguf"):
-        thimble.call("merge", trained, "--model", path, "--out", out, "--type", "f32")
+        thimble.call("merge", adapter, "--model", path, "--out", out, "--type", "f32")
         merged = reference_model.load(out)
         figures.at_most(f"{name}: merged {'GGUF' if out.suffix else 'folder'} in transformers, {len(texts)} prompts, logits",
                         largest(zip(theirs, (reference_model.logits(merged, x) for x in ids))), 2e-3)
+
+
+def compare_whole(figures, thimble, name, path, work, lengths):
+    """All weights trained: the run's model, and what merge makes of it, in transformers."""
+    tokenizer = reference_model.load_tokenizer(path)
+    texts = prompts.make(tokenizer, True, lengths)
+    write_job(work / "job", path, 0, 1e-3, "full")
+    model = trained(thimble, work / "job", "model")
+    ours = [thimble.logits(model, text)[1] for text in texts]
+    moved = (ours[0] - thimble.logits(path, texts[0])[1]).abs().max().item()
+    figures.check(f"{name}: training changes a prompt's logits", moved > 0.1, f"{moved:.2f} (at least 0.1)")
+    thimble.call("merge", work / "job", "--out", work / "whole.gguf", "--type", "bf16")
+    for form, out in (("folder", model), ("GGUF", work / "whole.gguf")):
+        loaded = reference_model.load(out)
+        theirs = [reference_model.logits(loaded, tokenizer.encode(text).ids) for text in texts]
+        figures.at_most(f"{name}: {form} in transformers, {len(texts)} prompts, logits", largest(zip(ours, theirs)), 2e-3)
 
 
 def main():
@@ -134,6 +151,8 @@ def main():
             (folder / "dora").mkdir()
             compare(figures, thimble, "stories260K, DoRA in 3 of 5 layers", folder / "model", folder / "dora", lengths,
                     story=True, learning_rate=1e-2, method="dora", layers=[1, 2, 4])
+            (folder / "full").mkdir()
+            compare_whole(figures, thimble, "stories260K, all weights", folder / "model", folder / "full", lengths)
         if options.model:
             folder = pathlib.Path(work) / "model"
             folder.mkdir()
