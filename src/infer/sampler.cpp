@@ -155,10 +155,20 @@ bool Sampler::filter(std::span<const float> row, std::span<const uint32_t> allow
     stretch_weights(row, allowed, top, 1, sums_);
     total = std::accumulate(sums_.begin(), sums_.end(), 0.0);
   }
+  // Doubles the reach until it holds the mass, then takes half of the last step back where that does as well: listing
+  // and ranking candidates costs far more than weighing them.
   const auto collect_around = [&](float center, bool both_sides, double mass) {
-    for (float reach = 4; reach <= 256; reach *= 2) {
+    const auto high = [&](float reach) { return both_sides ? center + reach : kInfinity; };
+    const auto holds = [&](float reach) {
+      return weight_within(row, allowed, tops_, top, center - reach, high(reach)) >= mass;
+    };
+    float reach = 0.5f;
+    while (reach < 256 && !holds(reach)) reach *= 2;
+    for (float back = reach / 4; back > reach / 32; back /= 2)
+      if (holds(reach - back)) reach -= back;
+    for (; reach <= 512; reach *= 2) {  // once, but for rounding
       candidates_.clear();
-      collect(row, allowed, tops_, center - reach, both_sides ? center + reach : kInfinity, candidates_);
+      collect(row, allowed, tops_, center - reach, high(reach), candidates_);
       if (mass_of(candidates_, top) >= mass) return;
     }
   };

@@ -96,6 +96,25 @@ void stretch_weights(std::span<const float> logits, std::span<const uint32_t> al
   });
 }
 
+float weight_within(std::span<const float> logits, std::span<const uint32_t> allowed, std::span<const float> tops,
+                    float top, float low, float high) {
+  assert(tops.size() == stretches(logits));
+  float total = 0;
+  simd::with_simd([&]() __attribute__((always_inline)) {
+    F32 sum{};
+    each_stretch(logits, [&](int64_t stretch, int64_t first, int64_t last) __attribute__((always_inline)) {
+      if (!(tops.data()[stretch] >= low)) return;
+      for (int64_t i = first; i < last; i += kLanes) {
+        const F32 x = masked(logits, allowed, i);
+        const I32 outside = simd::less(x, simd::set(low)) | simd::less(simd::set(high), x);
+        sum += simd::select(outside, F32{}, simd::exp(x - top));
+      }
+    });
+    total = simd::sum(sum);
+  });
+  return total;
+}
+
 float mean_logit(std::span<const float> logits, std::span<const uint32_t> allowed, float top) {
   float weights = 0, below = 0;
   simd::with_simd([&]() __attribute__((always_inline)) {

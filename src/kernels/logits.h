@@ -51,6 +51,10 @@ void collect(std::span<const float> logits, std::span<const uint32_t> allowed, s
 void stretch_weights(std::span<const float> logits, std::span<const uint32_t> allowed, float top, float scale,
                      std::vector<float>& sums);
 
+// The sum of exp(logit - top) over the tokens that collect() would give.
+float weight_within(std::span<const float> logits, std::span<const uint32_t> allowed, std::span<const float> tops,
+                    float top, float low, float high);
+
 // The logit that the softmax gives on average: sum(p * logit), p among allowed tokens; top as above. The row's entropy
 // is log_sum_exp less this.
 float mean_logit(std::span<const float> logits, std::span<const uint32_t> allowed, float top);
