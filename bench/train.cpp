@@ -1,7 +1,7 @@
 // Tokens a second of training steps, where the time goes, the share of the machine's bf16 peak, the time from start to
 // the end of the first step, and peak memory beside its plan.
 //   bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer adamw|adamw8bit]
-//     [--no-master] [--steps 3] [--keep values|inputs] [--f32]
+//     [--no-master] [--steps 3] [--memory MB] [--f32]
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -29,7 +29,7 @@ struct Options {
   int length = 512;
   int rank = 16;
   int steps = 3;
-  Keep keep = Keep::kValues;
+  size_t memory_limit = 0;
   std::string method = "lora";
   bool eight_bit = false;
   bool master = true;
@@ -73,7 +73,7 @@ TrainConfig config_of(const Options& options) {
   config.weights.master = options.master;
   config.optimizer.eight_bit = options.eight_bit;
   config.precision = options.precision;
-  config.recompute = options.keep == Keep::kInputs ? Recompute::kOn : Recompute::kOff;
+  config.memory_limit = options.memory_limit;
   config.batch_rows = options.rows;
   config.token_budget = int64_t{options.rows} * options.length;
   return config;
@@ -98,7 +98,7 @@ int run(const Options& options) {
   const TrainBatch batch = random_batch(*model, options);
   const MemoryPlan plan = plan_memory(*model, config, rows_of(batch, options));
   const Trainable trainable = make_trainable(*model, config);
-  TrainOps ops(*model, trainable, {.precision = options.precision, .keep = options.keep, .dropout_seed = 1});
+  TrainOps ops(*model, trainable, {.precision = options.precision, .recomputed_blocks = plan.recomputed_blocks, .dropout_seed = 1});
   Optimizer optimizer(trainable.parameters(), config.optimizer);
   double best = 1e30;
   const auto faults = [] {
@@ -139,10 +139,13 @@ int run(const Options& options) {
   const double gops = operations(*model, trainable, options) / best / 1e9;
   fmt::print(
       "{} x {} tokens, {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
-      "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB of {:.0f} planned\n",
-      options.rows, options.length, options.method == "full" ? "all weights" : fmt::format("rank {}", options.rank), static_cast<double>(batch.size()) / best, forward, best, gops,
+      "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB of {:.0f} planned, {} of {} blocks "
+      "recomputed\n",
+      options.rows, options.length, options.method == "full" ? "all weights" : fmt::format("rank {}", options.rank),
+      static_cast<double>(batch.size()) / best, forward, best, gops,
       100 * gops / peaks.bf16_gops, peaks.bf16_gops, static_cast<double>(ops.buffer_bytes()) / 1e6,
-      static_cast<double>(usage.ru_maxrss) * 1.024e-3, static_cast<double>(plan.total()) / 1e6);
+      static_cast<double>(usage.ru_maxrss) * 1.024e-3, static_cast<double>(plan.total()) / 1e6,
+      plan.recomputed_blocks, model->config.layers);
   return kept.empty() ? 1 : 0;
 }
 
@@ -172,16 +175,15 @@ int main(int argc, char** argv) {
       options.master = false;
     else if (arg == "--f32")
       options.precision = thimble::GemmPrecision::kF32;
-    else if (arg == "--keep" && i + 1 < argc) {
-      const std::string_view keep = argv[++i];
-      options.keep = keep == "inputs" ? thimble::Keep::kInputs : thimble::Keep::kValues;
-    } else
+    else if (arg == "--memory")
+      options.memory_limit = static_cast<size_t>(number()) * 1'000'000;
+    else
       options.model = arg;
   }
   if (options.model.empty()) {
     fmt::print(stderr,
                "bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer "
-               "adamw|adamw8bit] [--no-master] [--steps 3] [--keep values|inputs] [--f32] [--threads N]\n");
+               "adamw|adamw8bit] [--no-master] [--steps 3] [--memory MB] [--f32] [--threads N]\n");
     return 2;
   }
   return thimble::run(options);

@@ -63,8 +63,10 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   fmt::print(out,
              "memory plan: {} (weights {}, {} {}, optimizer {}, activations {}, logits {}, other {}) of {} "
              "available\n",
-             mb(plan.total()), mb(plan.weights), config.weights.train ? "trained" : "adapter", mb(plan.trained), mb(plan.optimizer), mb(plan.activations),
-             mb(plan.logits), mb(plan.other), mb(plan.available));
+             mb(plan.total()), mb(plan.weights), config.weights.train ? "trained" : "adapter", mb(plan.trained),
+             mb(plan.optimizer), mb(plan.activations), mb(plan.logits), mb(plan.other), mb(plan.available));
+  if (plan.recomputed_blocks > 0)
+    fmt::print(out, "to fit into that, {} layers are computed a second time on the way back\n", plan.recomputed_blocks);
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
              config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",

@@ -46,6 +46,7 @@ ByteBuffer::ByteBuffer(size_t bytes, size_t small) : size_(bytes) {
 }
 
 ByteBuffer::~ByteBuffer() {
+  if (borrowed_) return;
   if (mapping_ != nullptr)
     ::munmap(mapping_, mapped_);
   else

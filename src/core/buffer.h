@@ -21,15 +21,26 @@ class ByteBuffer {
       : data_(std::exchange(other.data_, nullptr)),
         size_(std::exchange(other.size_, 0)),
         mapping_(std::exchange(other.mapping_, nullptr)),
-        mapped_(std::exchange(other.mapped_, 0)) {}
+        mapped_(std::exchange(other.mapped_, 0)),
+        borrowed_(std::exchange(other.borrowed_, false)) {}
   ByteBuffer& operator=(ByteBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(mapping_, other.mapping_);
     std::swap(mapped_, other.mapped_);
+    std::swap(borrowed_, other.borrowed_);
     return *this;
   }
   ~ByteBuffer();
+
+  // A part of another buffer, which must outlive it.
+  ByteBuffer part(size_t first, size_t bytes) const {
+    ByteBuffer out;
+    out.data_ = data_ + first;
+    out.size_ = bytes;
+    out.borrowed_ = true;
+    return out;
+  }
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
@@ -39,6 +50,7 @@ class ByteBuffer {
   size_t size_ = 0;
   void* mapping_ = nullptr;  // null: from the heap
   size_t mapped_ = 0;
+  bool borrowed_ = false;
 };
 
 // An array of plain values in a ByteBuffer.
@@ -47,6 +59,7 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(size_t count) : bytes_(count * sizeof(T)), count_(count) {}
+  explicit Buffer(ByteBuffer&& bytes) : bytes_(std::move(bytes)), count_(bytes_.size() / sizeof(T)) {}
   Buffer(Buffer&& other) noexcept : bytes_(std::move(other.bytes_)), count_(std::exchange(other.count_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {  // so that what was moved from is empty
     std::swap(bytes_, other.bytes_);

@@ -182,6 +182,7 @@ void read_train(Section s, TrainSettings& t) {
   s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");
   s.read<int>("patience", t.patience, [](const int& v) { return v >= 0; }, "0 or more");
   s.read<double>("checkpoint_minutes", t.checkpoint_minutes, kNotNegative, "at least 0");
+  s.read<int>("memory_mb", t.memory_mb, [](const int& v) { return v >= 0; }, "at least 0");
   s.choice("precision", t.precision, {"bf16", "f32"}, "\"bf16\" or \"f32\"");
   if (!t.master && t.precision == "f32") s.refuse({"master"}, "with precision \"f32\", whose weights are f32");
   s.finish();

@@ -40,6 +40,7 @@ struct TrainSettings {
   int patience = 0;                // evaluations without a better one after which training stops; 0: never
   double checkpoint_minutes = 5;   // between checkpoints; there is one at every evaluation too
   std::string precision = "bf16";  // bf16 | f32
+  int memory_mb = 0;               // that training may take, by its plan; 0: what the machine has free
 };
 
 // [preference]: training on what is better and what is worse, instead of on right answers alone. Which loss reads

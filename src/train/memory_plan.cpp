@@ -14,8 +14,9 @@ namespace thimble {
 namespace {
 
 // Bytes that the ops' buffers take for a batch of one row of so many tokens.
-size_t buffers_of(const Model& model, const Trainable& trainable, const TrainConfig& config, Keep keep, int64_t tokens) {
-  TrainOps ops(model, trainable, {.precision = config.precision, .keep = keep, .dropout_seed = 0});
+size_t buffers_of(const Model& model, const Trainable& trainable, const TrainConfig& config, int recomputed_blocks,
+                  int64_t tokens) {
+  TrainOps ops(model, trainable, {.precision = config.precision, .recomputed_blocks = recomputed_blocks});
   TrainBatch batch;
   batch.tokens.assign(static_cast<size_t>(tokens), 0);
   batch.targets = batch.tokens;
@@ -52,19 +53,29 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   plan.tokens = std::max(longest, std::min(config.token_budget + longest_shared(rows), sum));
   // A slice of the logits in f32 and, as an input of a product, in bf16.
   plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
-  plan.other = size_t{64} << 20;
+  plan.other = size_t{32} << 20;
   plan.available = available_memory();
 
-  std::vector<Keep> choices = {Keep::kValues, Keep::kInputs};
-  if (config.recompute == Recompute::kOff) choices = {Keep::kValues};
-  if (config.recompute == Recompute::kOn) choices = {Keep::kInputs};
-  for (const Keep keep : choices) {
+  if (config.memory_limit > 0) plan.available = std::min(plan.available, config.memory_limit);
+
+  const auto fits = [&](int recomputed_blocks) {
     constexpr int64_t kProbe = 16;
-    const size_t one = buffers_of(model, trainable, config, keep, kProbe);
-    const size_t two = buffers_of(model, trainable, config, keep, 2 * kProbe);
-    plan.keep = keep;
+    const size_t one = buffers_of(model, trainable, config, recomputed_blocks, kProbe);
+    const size_t two = buffers_of(model, trainable, config, recomputed_blocks, 2 * kProbe);
+    plan.recomputed_blocks = recomputed_blocks;
     plan.activations = (std::max(one, two) - one) / kProbe * static_cast<size_t>(plan.tokens);
-    if (plan.total() <= plan.available) return plan;
+    return plan.total() <= plan.available;
+  };
+  int least = config.recompute == Recompute::kOn ? model.config.layers : 0;
+  int most = config.recompute == Recompute::kOff ? 0 : model.config.layers;
+  if (fits(least)) return plan;
+  if (least < most && fits(most)) {
+    while (most - least > 1) {  // least does not fit, most does
+      const int middle = (least + most) / 2;
+      (fits(middle) ? most : least) = middle;
+    }
+    fits(most);
+    return plan;
   }
   throw Error(fmt::format(
       "training needs {:.0f} MB and this machine has {:.0f} MB free; lower the token budget ({} tokens a micro-batch), "

@@ -23,14 +23,14 @@ struct MemoryPlan {
   size_t logits = 0;       // one slice
   size_t other = 0;        // kernels' scratch, the program itself
   int64_t tokens = 0;      // of the largest micro-batch
-  Keep keep = Keep::kValues;
-  size_t available = 0;  // on this machine, for this process
+  int recomputed_blocks = 0;  // TrainOps::Options has it
+  size_t available = 0;       // on this machine, for this process, or what the settings allow where that is less
 
   size_t total() const { return weights + trained + optimizer + activations + logits + other; }
 };
 
-// Runs a few tokens through the model to see what a token takes, and chooses what is kept: everything where the
-// machine has room for it. Throws Error with both numbers where even recomputing does not fit.
+// Runs a few tokens through the model to see what a token takes, and chooses how many blocks are computed a second time:
+// as few as there is room for. Throws Error with both numbers where not even recomputing all does fit.
 MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<const TrainRow> rows);
 
 }  // namespace thimble

@@ -11,17 +11,7 @@
 namespace thimble {
 namespace {
 
-template <class T>
-Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& idle, int64_t count, size_t& allocated) {
-  const auto size = static_cast<size_t>(count);
-  if (auto& buffers = idle[size]; !buffers.empty()) {
-    Buffer<T> buffer = std::move(buffers.back());
-    buffers.pop_back();
-    return buffer;
-  }
-  allocated += size * sizeof(T);
-  return Buffer<T>(size);
-}
+constexpr size_t kSlab = size_t{64} << 20;
 
 template <class Body>
 void for_pieces(int64_t count, const Body& body) {
@@ -42,18 +32,38 @@ void copy_values(const float* from, int64_t count, float* to) {
   for_pieces(count, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
 }
 
+template <class T>
+Buffer<T> BufferPool::take_from(std::map<size_t, std::vector<Buffer<T>>>& idle, int64_t count) {
+  const auto size = static_cast<size_t>(count);
+  if (auto& buffers = idle[size]; !buffers.empty()) {
+    Buffer<T> buffer = std::move(buffers.back());
+    buffers.pop_back();
+    return buffer;
+  }
+  const size_t bytes = size * sizeof(T);
+  if (slabs_.empty() || slabs_.back().size() - slab_used_ < bytes) {
+    slabs_.emplace_back(std::max(kSlab, bytes));
+    slab_used_ = 0;
+  }
+  Buffer<T> buffer(slabs_.back().part(slab_used_, bytes));
+  slab_used_ = std::min((slab_used_ + bytes + 63) / 64 * 64, slabs_.back().size());
+  allocated_ += bytes;
+  return buffer;
+}
+
 void BufferPool::begin_batch(int64_t rows) {
   if (rows <= rows_) return;
   rows_ = rows;
   floats_.clear();
   halves_.clear();
+  slabs_.clear();
   allocated_ = 0;
 }
 Buffer<float> BufferPool::take(int64_t rows, int64_t cols) {
-  return take_from(floats_, std::max(rows, rows_) * cols, allocated_);
+  return take_from(floats_, std::max(rows, rows_) * cols);
 }
 Buffer<uint16_t> BufferPool::take_bf16(int64_t rows, int64_t cols) {
-  return take_from(halves_, std::max(rows, rows_) * cols, allocated_);
+  return take_from(halves_, std::max(rows, rows_) * cols);
 }
 void BufferPool::give(Buffer<float>&& buffer) {
   if (const size_t size = buffer.size(); size > 0) floats_[size].push_back(std::move(buffer));

@@ -14,8 +14,8 @@
 namespace thimble {
 
 // Buffers that go round between the ops of a step and between steps. Each is made for the largest batch so far, so
-// that batches of every length share them and steps after the first ask the system for nothing. Not for use by
-// several threads.
+// that batches of every length share them and steps after the first ask the system for nothing. They are parts of
+// slabs: each on 2 MB pages of its own would leave a seventh of the memory empty. Not for use by several threads.
 class BufferPool {
  public:
   // To be called before a batch's first take, while no buffer of an earlier batch is in use.
@@ -27,6 +27,11 @@ class BufferPool {
   size_t allocated_bytes() const { return allocated_; }  // in use or not
 
  private:
+  template <class T>
+  Buffer<T> take_from(std::map<size_t, std::vector<Buffer<T>>>& idle, int64_t count);
+
+  std::vector<ByteBuffer> slabs_;
+  size_t slab_used_ = 0;                                 // of the last one
   std::map<size_t, std::vector<Buffer<float>>> floats_;  // idle, by size
   std::map<size_t, std::vector<Buffer<uint16_t>>> halves_;
   int64_t rows_ = 0;  // of the largest batch so far

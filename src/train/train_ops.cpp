@@ -274,7 +274,7 @@ Act TrainOps::run_block(const Act& x, const std::function<Act(const Act&)>& body
 
 Act TrainOps::block(const Act& x, const std::function<Act(const Act&)>& body) {
   if (!recording_) return body(x);
-  if (options_.keep == Keep::kValues) return run_block(x, body);
+  if (block_++ >= options_.recomputed_blocks) return run_block(x, body);
 
   recording_ = false;
   const ValuePtr y = value_ptr(body(x));
@@ -303,6 +303,7 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
   batch_ = &batch;
   positions_ = batch.plan.positions();
   context_ = 0;
+  block_ = 0;
   for (const int32_t position : positions_) context_ = std::max(context_, position + 1);
   ValuePtr hidden = value_ptr(model_.forward(*this));
   recording_ = false;

@@ -16,11 +16,8 @@
 
 namespace thimble {
 
-// What stays in memory between the forward and the backward pass. Gradients are the same to the bit.
-enum class Keep {
-  kValues,  // what backward reads; in kBF16 rounded where that does no harm
-  kInputs,  // only every block's input; its inside runs a second time (Chen et al. 2016, arXiv 1604.06174)
-};
+// A number of blocks that no model has.
+inline constexpr int kAllBlocks = 1 << 30;
 
 // A loss that is no plain sum: made from the losses of a batch's trained tokens, in the batch's order. Returns its value
 // and writes its derivative with respect to each of them, which is the weight of that token's gradient.
@@ -33,7 +30,10 @@ class TrainOps final : public Ops {
  public:
   struct Options {
     GemmPrecision precision = GemmPrecision::kBF16;  // kF32 where the machine has no bfloat16 products
-    Keep keep = Keep::kValues;
+    // Of so many of the first blocks only the input stays in memory between the forward and the backward pass, and
+    // their inside runs a second time (Chen et al. 2016, arXiv 1604.06174); of the others what backward reads. The
+    // first, because the others' memory is free again when their turn comes. Gradients are the same to the bit.
+    int recomputed_blocks = 0;
     uint64_t dropout_seed = 0;
   };
   // Where nothing is trained, losses are the base model's.
@@ -96,6 +96,7 @@ class TrainOps final : public Ops {
   const TrainBatch* batch_ = nullptr;
   std::vector<int32_t> positions_;
   int32_t context_ = 0;  // largest position + 1
+  int block_ = 0;  // of the forward pass
   uint64_t dropout_step_ = 0;
   bool dropping_ = false;
   bool recording_ = false;

@@ -69,13 +69,14 @@ double mean_loss(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_bu
 class Run {
  public:
   Run(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
-      std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks, Keep keep)
+      std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks, int recomputed_blocks)
       : config_(config),
         train_(train_rows),
         dev_(dev_rows),
         callbacks_(callbacks),
         trainable_(make_trainable(model, config)),
-        ops_(model, trainable_, {.precision = config.precision, .keep = keep, .dropout_seed = config.seed}),
+        ops_(model, trainable_,
+             {.precision = config.precision, .recomputed_blocks = recomputed_blocks, .dropout_seed = config.seed}),
         optimizer_(trainable_.parameters(), config.optimizer),
         total_steps_(planned_steps(config, train_rows.size())),
         per_epoch_(steps_per_epoch(config, train_rows.size())) {
@@ -358,7 +359,7 @@ TrainResult train(const Model& model, const TrainConfig& config, std::span<const
   if (!dev_rows.empty()) check(model, config, dev_rows);
   refuse_broken_weights(model);
   const MemoryPlan memory = plan_memory(model, config, train_rows);
-  TrainResult result = Run(model, config, train_rows, dev_rows, callbacks, memory.keep).run();
+  TrainResult result = Run(model, config, train_rows, dev_rows, callbacks, memory.recomputed_blocks).run();
   result.memory = memory;
   return result;
 }

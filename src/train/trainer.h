@@ -33,6 +33,7 @@ struct TrainConfig {
   uint64_t seed = 1;
   GemmPrecision precision = GemmPrecision::kBF16;
   Recompute recompute = Recompute::kAuto;
+  size_t memory_limit = 0;  // bytes that the plan must stay below; 0: what the machine has free
   std::optional<PreferenceConfig> preference;  // not given: cross-entropy; rows stand as train/preference.h says
   int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
   int patience = 0;      // stop after so many evaluations without a better one; 0 = never

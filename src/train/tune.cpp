@@ -286,6 +286,7 @@ TrainConfig train_config(const Job& job) {
   c.seed = t.seed;
   c.precision = t.precision == "f32" ? GemmPrecision::kF32 : GemmPrecision::kBF16;
   c.evaluations = t.evaluations;
+  c.memory_limit = static_cast<size_t>(t.memory_mb) * 1'000'000;
   c.patience = t.patience;
   c.checkpoint_seconds = 60 * t.checkpoint_minutes;
   if (job.preference) {

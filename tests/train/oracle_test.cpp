@@ -96,9 +96,9 @@ TEST_P(Oracle, GradientsMatchInF32) {
 }
 
 TEST_P(Oracle, GradientsMatchInBf16) {
-  for (const Keep keep : {Keep::kValues, Keep::kInputs}) {
+  for (const int recomputed : {0, 1, kAllBlocks}) {
     const auto c = test::load_case(GetParam());
-    TrainOps ops(*c.model, c.lora.get(), {.precision = GemmPrecision::kBF16, .keep = keep});
+    TrainOps ops(*c.model, c.lora.get(), {.precision = GemmPrecision::kBF16, .recomputed_blocks = recomputed});
     const TrainBatch batch = c.batch();
     EXPECT_NEAR(ops.loss_and_gradients(batch, batch.weight()), c.loss, 3e-2);
     // Some cases amplify rounding beyond 2e-2 in any bf16 trainer; there, PyTorch's own difference is the bound.
@@ -127,9 +127,9 @@ TEST_P(Oracle, GradientsOfAllWeightsMatchInF32) {
 TEST_P(Oracle, GradientsOfAllWeightsMatchInBf16) {
   const auto c = test::load_case(GetParam());
   if (c.full.losses.empty()) GTEST_SKIP() << "this case trains an adapter alone";
-  for (const Keep keep : {Keep::kValues, Keep::kInputs}) {
+  for (const int recomputed : {0, 1, kAllBlocks}) {
     const Weights weights(*c.model, GemmPrecision::kBF16);
-    TrainOps ops(*c.model, &weights, {.precision = GemmPrecision::kBF16, .keep = keep});
+    TrainOps ops(*c.model, &weights, {.precision = GemmPrecision::kBF16, .recomputed_blocks = recomputed});
     const TrainBatch batch = c.batch();
     EXPECT_NEAR(ops.loss_and_gradients(batch, batch.weight()), c.full.loss, 3e-2);
     expect_gradients(weights.parameters(), c.full.gradients, "", std::max(2e-2, c.full.bf16_difference), kFloor);

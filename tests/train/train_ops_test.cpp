@@ -26,8 +26,8 @@ class TrainOpsOf : public testing::TestWithParam<const char*> {};
 TEST_P(TrainOpsOf, RecomputingGivesIdenticalGradients) {
   const auto c = test::load_case(test::golden("train") / GetParam());
   for (const GemmPrecision precision : {kF32, GemmPrecision::kBF16}) {
-    TrainOps keeping(*c.model, c.lora.get(), {.precision = precision, .keep = Keep::kValues});
-    TrainOps recomputing(*c.model, c.lora.get(), {.precision = precision, .keep = Keep::kInputs});
+    TrainOps keeping(*c.model, c.lora.get(), {.precision = precision, .recomputed_blocks = 0});
+    TrainOps recomputing(*c.model, c.lora.get(), {.precision = precision, .recomputed_blocks = kAllBlocks});
     EXPECT_EQ(gradients(c, keeping, c.batch()), gradients(c, recomputing, c.batch()));
   }
 }
@@ -144,8 +144,8 @@ TEST_P(TrainOpsOf, DropoutGradientsMatchDifferencesOfTheLoss) {
   config.dropout = 0.3f;
   const Lora lora(*c.model, config, 1);
   std::copy(c.lora->values().begin(), c.lora->values().end(), lora.values().begin());
-  TrainOps ops(*c.model, &lora, {.precision = kF32, .keep = Keep::kValues, .dropout_seed = 5});
-  TrainOps recomputing(*c.model, &lora, {.precision = kF32, .keep = Keep::kInputs, .dropout_seed = 5});
+  TrainOps ops(*c.model, &lora, {.precision = kF32, .recomputed_blocks = 0, .dropout_seed = 5});
+  TrainOps recomputing(*c.model, &lora, {.precision = kF32, .recomputed_blocks = kAllBlocks, .dropout_seed = 5});
   const TrainBatch batch = c.batch();
   const auto loss_at = [&](TrainOps& with, uint64_t step) {
     std::fill(lora.gradients().begin(), lora.gradients().end(), 0.0f);

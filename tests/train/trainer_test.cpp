@@ -352,15 +352,15 @@ TEST(MemoryPlan, SaysWhatEachPurposeTakes) {
   const auto rows = some_rows(40, 1);
   const MemoryPlan plan = plan_memory(*tiny(), config, rows);
   EXPECT_EQ(plan.tokens, 60);
-  EXPECT_EQ(plan.keep, Keep::kValues);
+  EXPECT_EQ(plan.recomputed_blocks, 0);
   EXPECT_EQ(plan.weights, (300 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 112) + 5 * 64) * sizeof(float));
   config.recompute = Recompute::kOn;
   const MemoryPlan recomputed = plan_memory(*tiny(), config, rows);
-  EXPECT_EQ(recomputed.keep, Keep::kInputs);
+  EXPECT_EQ(recomputed.recomputed_blocks, tiny()->config.layers);
   EXPECT_LT(recomputed.activations, plan.activations);
   // The plan holds: what a batch of that size takes is within a tenth of what was planned.
   const Lora lora(*tiny(), config.lora, 1);
-  TrainOps ops(*tiny(), &lora, {.precision = GemmPrecision::kF32, .keep = Keep::kValues});
+  TrainOps ops(*tiny(), &lora, {.precision = GemmPrecision::kF32, .recomputed_blocks = 0});
   const TrainBatch batch = make_batch(rows, pack_in_order(rows, 60).front());
   ops.loss_and_gradients(batch, 1);
   EXPECT_LT(static_cast<double>(ops.buffer_bytes()), 1.1 * static_cast<double>(plan.activations));
