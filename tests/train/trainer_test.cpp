@@ -358,6 +358,13 @@ TEST(MemoryPlan, SaysWhatEachPurposeTakes) {
   const MemoryPlan recomputed = plan_memory(*tiny(), config, rows);
   EXPECT_EQ(recomputed.recomputed_blocks, tiny()->config.layers);
   EXPECT_LT(recomputed.activations, plan.activations);
+  config.recompute = Recompute::kAuto;
+  config.memory_limit = plan.total() - 1;
+  const MemoryPlan limited = plan_memory(*tiny(), config, rows);
+  EXPECT_GE(limited.recomputed_blocks, 1);
+  EXPECT_LE(limited.total(), config.memory_limit);
+  config.memory_limit = recomputed.total() - 1;
+  EXPECT_THAT(error_of([&] { plan_memory(*tiny(), config, rows); }), testing::HasSubstr("training needs"));
   // The plan holds: what a batch of that size takes is within a tenth of what was planned.
   const Lora lora(*tiny(), config.lora, 1);
   TrainOps ops(*tiny(), &lora, {.precision = GemmPrecision::kF32, .recomputed_blocks = 0});
