@@ -67,6 +67,9 @@ struct TuneOptions {
   bool dry_run = false;    // only the report before step 1
   std::string resume;      // a run folder to go on with
   bool fresh = false;      // a new run, also where an unfinished one could be gone on with
+  bool json = false;       // an object a line for every step, the result last
+  bool sweep = false;      // try learning rates and ranks instead
+  double minutes = 30;     // that the sweep may take
 };
 struct PreferencesOptions {
   std::filesystem::path job;
@@ -108,9 +111,12 @@ struct MakeOptions {
 };
 struct MergeOptions {
   std::string model;
-  std::string adapter;  // a PEFT folder or a job folder
+  std::vector<std::string> adapters;  // PEFT folders, GGUF LoRA files or job folders
+  std::vector<double> weights;        // of each; empty: 1
+  std::string mix = "concatenate";    // concatenate | linear (adapter_mix.h)
   std::filesystem::path out;
   std::string type = "f16";
+  bool adapter_only = false;          // write an adapter instead of a model: a PEFT folder, or FILE.gguf
 };
 struct PerplexityOptions {
   ModelOptions model;              // its context: tokens a chunk
@@ -139,6 +145,7 @@ int run_command(const RunOptions& options);
 int chat_command(const ChatOptions& options);
 int bench_command(const BenchOptions& options);
 int tune_command(const TuneOptions& options);
+int sweep_command(const TuneOptions& options);
 int preferences_command(const PreferencesOptions& options);
 int eval_command(const EvalOptions& options);
 int grammar_command(const GrammarOptions& options);

@@ -13,8 +13,10 @@ namespace thimble {
 
 // Steps that several commands share.
 
-// Shows what will be trained on and the memory plan on `out`, then trains with progress on standard error.
-TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out);
+// Shows what will be trained on and the memory plan on `out`, then trains with progress on standard error; with `json`
+// every step is an object on a line of standard output.
+TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out,
+                            bool json = false);
 
 // A job's model, ready to be evaluated or talked to.
 struct EvalSetup {

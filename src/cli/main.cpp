@@ -22,7 +22,7 @@ using namespace thimble;
 
 // How a model is run, whichever way it is named.
 void add_engine_options(CLI::App& app, ModelOptions& o) {
-  app.add_option("-a,--adapter", o.adapter, "a PEFT adapter folder");
+  app.add_option("-a,--adapter", o.adapter, "a PEFT adapter folder, or a GGUF LoRA file");
   app.add_option("--precision", o.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
       ->check(CLI::IsMember({"fast", "f32"}));
   app.add_option("-c,--context", o.context, "tokens of key-value cache (default: the model's context, at most 8192)")
@@ -120,7 +120,7 @@ int run(int argc, char** argv) {
     c->add_flag("--json", assess.json, "one JSON object on standard output");
   }
   {
-    auto* c = command("tune", "fine-tune the job's base model on train.jsonl", [&] { return tune_command(tune); });
+    auto* c = command("tune", "fine-tune the job's base model on train.jsonl", [&] { return tune.sweep ? sweep_command(tune) : tune_command(tune); });
     c->add_option("job", tune.job, "a use-case folder")->required();
     c->add_option("-m,--model", tune.model, "another base model than thimble.toml names");
     c->add_flag("--dry-run", tune.dry_run, "only show what would be trained on, and the memory plan");
@@ -129,6 +129,11 @@ int run(int argc, char** argv) {
                                  "its model, rows and settings are the same)");
     c->add_flag("--fresh", tune.fresh, "a new run, also where an unfinished one could be gone on with")
         ->excludes(resume);
+    c->add_flag("--json", tune.json, "a JSON object on a line of standard output for every step, the result last");
+    auto* sweep = c->add_flag("--sweep", tune.sweep,
+                              "try learning rates and ranks on the dev part instead, and write the best to sweep.toml");
+    c->add_option("--minutes", tune.minutes, "that the sweep may take")
+        ->check(CLI::Range(0.01, 100000.0))->capture_default_str()->needs(sweep);
   }
   {
     auto* c = command("preferences", "pairs to tune on, made of a tuned model's own wrong answers to train.jsonl",
@@ -228,13 +233,23 @@ int run(int argc, char** argv) {
     c->add_flag("--markdown", bench.markdown, "a table for a page")->excludes(json);
   }
   {
-    auto* c = command("merge", "put an adapter into its base model: a .gguf file or a safetensors folder",
+    auto* c = command("merge", "put adapters into their base model, or several into one; a .gguf file or a folder",
                       [&] { return merge_command(merge); });
-    c->add_option("adapter", merge.adapter, "a PEFT adapter folder, or a job folder (its newest run)")->required();
+    c->add_option("adapter", merge.adapters,
+                  "PEFT adapter folders, GGUF LoRA files, or job folders (their newest run)")
+        ->required();
     c->add_option("-m,--model", merge.model, "the base model (default: the one that the job's manifest names)");
     c->add_option("-o,--out", merge.out, "what to write: FILE.gguf or a folder")->required();
-    c->add_option("--type", merge.type, "element type: f32, f16, bf16, and q8_0 for GGUF")
-        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
+    auto* type = c->add_option("--type", merge.type, "element type: f32, f16, bf16, and q8_0 for GGUF")
+                     ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
+    c->add_option("--weights", merge.weights, "of each adapter, with commas between them (default: 1)")->delimiter(',');
+    c->add_option("--mix", merge.mix,
+                  "several adapters: concatenate: the exact weighted sum, ranks add up; linear: matrices added as PEFT's "
+                  "add_weighted_adapter, the rank stays")
+        ->check(CLI::IsMember({"concatenate", "linear"}))->capture_default_str();
+    c->add_flag("--adapter-only", merge.adapter_only,
+                "write one adapter instead of a model: a PEFT folder, or FILE.gguf for llama.cpp's --lora")
+        ->excludes(type);
   }
   {
     auto* c = command("perplexity", "how well a model predicts a text, and how far it is from another model",

@@ -8,6 +8,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "formats/adapter.h"
+#include "formats/gguf_lora.h"
 #include "formats/pull.h"
 
 namespace thimble {
@@ -21,7 +22,8 @@ Session open_session(const ModelOptions& options, int batch) {
       PreparedModel::taking(model, options.precision == "f32" ? MatmulPrecision::kF32 : MatmulPrecision::kFast);
   Session session;
   if (!options.adapter.empty()) {
-    const LoraAdapter adapter = read_adapter(options.adapter);
+    const bool gguf = std::filesystem::path(options.adapter).extension() == ".gguf";
+    const LoraAdapter adapter = gguf ? read_gguf_lora(options.adapter, model->config) : read_adapter(options.adapter);
     if (!adapter.manifest.empty()) {
       session.manifest = parse_manifest(adapter.manifest, options.adapter + "/thimble_job.json");
       if (session.manifest->base_fingerprint != model->fingerprint)

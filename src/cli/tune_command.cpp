@@ -6,8 +6,10 @@
 #include "cli/job_steps.h"
 #include "cli/session.h"
 #include "cli/terminal.h"
-#include "eval/calibrate.h"
+#include "cli/training_log.h"
+#include "eval/task_metric.h"
 #include "formats/pull.h"
+#include "kernels/machine_peaks.h"
 
 namespace thimble {
 namespace {
@@ -74,9 +76,16 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
                                   : fmt::format("{} rank {}", config.lora.dora ? "DoRA" : "LoRA", config.lora.rank));
 }
 
+// What the machine can do in the precision that is trained in. The probe's memory is for reading, which isn't asked.
+double peak_of(const TrainConfig& config) {
+  const MachinePeaks peaks = PeakProbe(size_t{1} << 20).measure();
+  return 1e9 * (config.precision == GemmPrecision::kBF16 ? peaks.bf16_gops : peaks.f32_gops);
+}
+
 }  // namespace
 
-TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out) {
+TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out,
+                            bool json) {
   const auto model = load_model(resolve_model(job.base));
   const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
                           job.system, job.tools);
@@ -93,47 +102,42 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
 
   const Interrupt interrupt;
   std::atomic<bool> cancelled{false};
-  ProgressLine line;
+  TrainingLog log(out, json);
   TrainCallbacks callbacks;
   callbacks.cancelled = &cancelled;
   callbacks.progress = [&](const Progress& p) {
-    line.show(p);
+    log.progress(p);
     if (Interrupt::pressed()) cancelled = true;
   };
   callbacks.on_step = [&](const HistoryPoint& p) {
     if (Interrupt::pressed()) cancelled = true;
-    if (!p.dev_loss) return;
-    line.clear();
-    fmt::print(out, "step {:>5}  dev loss {:.4f}", p.step, *p.dev_loss);
-    if (p.dev_accuracy)
-      fmt::print(out, "  told apart {:.1f} %, margin {:+.3f}", 100 * *p.dev_accuracy, *p.dev_margin);
-    if (p.step > 0)
-      fmt::print(out, "  training loss {:.4f}  {:.0f} tokens/s  {}", p.loss, p.tokens_per_second,
-                 human_seconds(p.seconds));
-    fmt::print(out, "\n");
-    std::fflush(out);
+    log.step(p);
   };
-  callbacks.warn = [&](const std::string& what) {
-    line.clear();
-    fmt::print(stderr, "{} {}\n", styled(stderr, Style::kYellow, "warning:"), what);
-  };
-  choice.say = [&](const std::string& what) { fmt::print(stderr, "{}\n", what); };
+  callbacks.warn = [&](const std::string& what) { log.warn(what); };
+  choice.say = [&](const std::string& what) { log.say(what); };
+  callbacks.peak_operations = peak_of(config);
+  const TaskMetric task(model, style, data.dev_rows, job.train.metric_rows, job.max_new_tokens, job.eval_batch);
+  if (job.train.metric_rows > 0 && task.rows() > 0 && !config.weights.train)
+    callbacks.metric = [&](const Trainable& trained, int64_t step) -> std::optional<double> {
+      if (step == 0) return std::nullopt;  // the untrained model rambles: `assess` asks it
+      return task.score(to_adapter(*trained.lora, job.base)).exact.value;
+    };
   const auto calibrate = [&](const LoraAdapter& adapter, std::shared_ptr<const Model> tuned) {
-    const bool whole = tuned != nullptr;
-    const auto prepared = std::make_shared<PreparedModel>(whole ? tuned : model, MatmulPrecision::kFast);
-    const int number = whole ? 0 : prepared->add_adapter(adapter);
-    Engine engine(prepared, style.tokenizer(), {.cache_tokens = std::min<int64_t>(model->config.context, 8192)});
-    return calibrate_calls(engine, style, data.dev_rows, number);
+    return task.call_threshold(adapter, std::move(tuned));
   };
   TunedRun run = tune_job(job, *model, data, callbacks, calibrate, choice);
-  line.clear();
+  log.clear();
   if (run.call_threshold)
     fmt::print(out, "calls where they are at least {:.0f} % likely, as {} dev rows say\n", 100 * *run.call_threshold,
                data.dev_rows.size());
   if (!run.result.cancelled)
-    fmt::print(out, "trained {} steps, {} tokens in {} ({:.0f} tokens/s); kept step {}\n", run.result.steps,
+    fmt::print(out, "trained {} steps, {} tokens in {} ({:.0f} tokens/s); kept step {}, the best by {}{}\n",
+               run.result.steps,
                human_count(static_cast<double>(run.result.tokens)), human_seconds(run.result.seconds),
-               static_cast<double>(run.result.tokens) / std::max(run.result.seconds, 1e-9), run.result.best_step);
+               static_cast<double>(run.result.tokens) / std::max(run.result.seconds, 1e-9), run.result.best_step,
+               run.result.best_metric ? config.chosen_by : "dev loss",
+               run.result.stopped_early ? fmt::format("; stopped early, {} evaluations were not better", config.patience)
+                                        : "");
   return run;
 }
 
@@ -141,13 +145,29 @@ int tune_command(const TuneOptions& options) {
   Job job = load_job(options.job);
   if (!options.model.empty()) job.base = options.model;
   TrainingData data;
-  const TunedRun run = tune_with_progress(job, options.dry_run, {options.resume, options.fresh, {}}, data, stdout);
+  const TunedRun run = tune_with_progress(job, options.dry_run, {options.resume, options.fresh, {}}, data,
+                                          options.json ? stderr : stdout, options.json);
   if (options.dry_run) return kOk;
   if (run.result.cancelled) {
     fmt::print(stderr, "stopped; the same command goes on with {}\n", run.folder.string());
     return kInterrupted;
   }
-  fmt::print("{}: {}\n", run.trained() == run.adapter() ? "adapter" : "model", run.trained().string());
+  if (!options.json) {
+    fmt::print("{}: {}\n", run.trained() == run.adapter() ? "adapter" : "model", run.trained().string());
+    return kOk;
+  }
+  Json out{{"event", "finished"},
+           {run.trained() == run.adapter() ? "adapter" : "model", run.trained().string()},
+           {"steps", run.result.steps},
+           {"planned_steps", run.result.planned_steps},
+           {"best_step", run.result.best_step},
+           {"tokens", run.result.tokens},
+           {"seconds", run.result.seconds},
+           {"stopped_early", run.result.stopped_early}};
+  if (run.result.best_dev_loss) out["dev_loss"] = *run.result.best_dev_loss;
+  if (run.result.best_metric) out["metric"] = *run.result.best_metric;
+  if (run.call_threshold) out["call_threshold"] = *run.call_threshold;
+  fmt::print("{}\n", out.dump());
   return kOk;
 }
 

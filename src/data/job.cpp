@@ -180,6 +180,8 @@ void read_train(Section s, TrainSettings& t) {
   s.read("seed", t.seed);
   s.read<double>("dev_share", t.dev_share, [](const double& v) { return v > 0 && v <= 0.5; }, "above 0, at most 0.5");
   s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");
+  s.read("continue_from", t.continue_from);
+  s.read<int>("metric_rows", t.metric_rows, [](const int& v) { return v >= 0; }, "0 or more");
   s.read<int>("patience", t.patience, [](const int& v) { return v >= 0; }, "0 or more");
   s.read<double>("checkpoint_minutes", t.checkpoint_minutes, kNotNegative, "at least 0");
   s.read<int>("memory_mb", t.memory_mb, [](const int& v) { return v >= 0; }, "at least 0");

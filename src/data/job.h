@@ -37,6 +37,8 @@ struct TrainSettings {
   uint64_t seed = 1;
   double dev_share = 0.05;         // of train.jsonl, set aside to choose checkpoints and settings
   int evaluations = 4;             // of the dev part, spread over the run
+  std::string continue_from;       // an adapter's folder, from the job's folder on; empty: a new adapter
+  int metric_rows = 100;           // of the dev part, answered at every evaluation; 0: none, the dev loss chooses
   int patience = 0;                // evaluations without a better one after which training stops; 0: never
   double checkpoint_minutes = 5;   // between checkpoints; there is one at every evaluation too
   std::string precision = "bf16";  // bf16 | f32

@@ -113,19 +113,28 @@ std::string failures(const ReportData& d) {
 std::string curves(const ReportData& d) {
   if (d.history.empty()) return "";
   Series train{"training loss (smoothed)", "s1", {}, false}, dev{"loss on the dev part", "s2", {}, true};
-  double smooth = 0, weight = 0;
+  Series exact{"exact answers on the dev part, %", "s2", {}, true}, gradient{"gradient's norm", "s1", {}, false};
+  double share = 0, shared = 0;
   for (const HistoryPoint& p : d.history) {
-    if (p.step > 0) {  // exponential mean without the start's bias
-      smooth = 0.9 * smooth + 0.1 * p.loss;
-      weight = 0.9 * weight + 0.1;
-      train.points.emplace_back(static_cast<double>(p.step), smooth / weight);
+    const auto step = static_cast<double>(p.step);
+    if (p.step > 0) {
+      train.points.emplace_back(step, p.smoothed_loss);
+      gradient.points.emplace_back(step, p.gradient_norm);
     }
-    if (p.dev_loss) dev.points.emplace_back(static_cast<double>(p.step), *p.dev_loss);
+    if (p.dev_loss) dev.points.emplace_back(step, *p.dev_loss);
+    if (p.metric) exact.points.emplace_back(step, 100 * *p.metric);
+    if (p.peak_share) share += *p.peak_share, ++shared;
   }
-  return fmt::format(
-      "<h2>Training</h2><div class=\"card\">{}<p class=\"soft\">The checkpoint of step {} was kept: the best "
-      "on the dev part, which training never sees. The test set chose nothing.</p></div>",
-      line_chart({train, dev}, "optimizer step", "loss"), d.best_step);
+  std::string out = "<h2>Training</h2><div class=\"card\">" + line_chart({train, dev}, "optimizer step", "loss");
+  if (!exact.points.empty()) out += line_chart({exact}, "optimizer step", "exact answers, %");
+  out += fmt::format(
+      "<details><summary>The gradient's norm, before it is clipped</summary>{}</details><p class=\"soft\">The checkpoint "
+      "of step {} was kept: the best on the dev part, which training never sees. The test set chose nothing.",
+      line_chart({gradient}, "optimizer step", "norm"), d.best_step);
+  if (shared > 0)
+    out += fmt::format(" Training did {:.0f} % of the operations that this machine can do, useful ones alone.",
+                       100 * share / shared);
+  return out + "</p></div>";
 }
 
 std::string data_card(const ReportData& d) {

@@ -115,6 +115,8 @@ void write_merged(const Merging& m, const WriteBytes& write) {
   }
 }
 
+}  // namespace
+
 void check_fits_model(const ModelFile& base, const LoraAdapter& adapter) {
   for (const auto& [name, module] : adapter.modules) {
     const bool tied_head = name == "lm_head" && base.config.tied_embeddings;
@@ -128,8 +130,6 @@ void check_fits_model(const ModelFile& base, const LoraAdapter& adapter) {
                       name, module.out, module.in, found->second.rows(), found->second.cols()));
   }
 }
-
-}  // namespace
 
 bool unties_head(const ModelFile& base, const LoraAdapter& adapter) {
   return base.config.tied_embeddings && adapter.modules.count("lm_head") != 0;

@@ -15,6 +15,9 @@ namespace thimble {
 std::vector<TensorSource> merged_tensors(const ModelFile& base, const LoraAdapter& adapter, const StoredTypes& types,
                                          bool gguf, const ProgressFn& progress);
 
+// Throws Error where the adapter adapts a layer that the model lacks or has in another shape.
+void check_fits_model(const ModelFile& base, const LoraAdapter& adapter);
+
 // Whether the merged model's head parts from the embedding that it was tied to: the adapter has a module "lm_head".
 bool unties_head(const ModelFile& base, const LoraAdapter& adapter);
 

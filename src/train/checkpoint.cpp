@@ -18,13 +18,22 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kStateKey = "thimble.train";
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 // FNV-1a (Fowler, Noll and Vo) over whole words: tells changed data from unchanged, no more.
 struct Fingerprint {
   uint64_t value = 0xcbf29ce484222325u;
   void add(uint64_t word) { value = (value ^ word) * 0x100000001b3u; }
 };
+
+std::string fingerprint(const LoraAdapter* adapter) {
+  if (adapter == nullptr) return "nothing";
+  Fingerprint f;
+  for (const auto& [name, module] : adapter->modules)
+    for (const auto* values : {&module.a, &module.b, &module.magnitude})
+      for (const float value : *values) f.add(std::bit_cast<uint32_t>(value));
+  return fmt::format("{:016x}", f.value);
+}
 
 std::string fingerprint(std::span<const TrainRow> rows) {
   Fingerprint f;
@@ -47,7 +56,8 @@ std::optional<double> optional_number(const json& value) {
 json point_json(const HistoryPoint& p) {
   return json::array({p.step, p.tokens, p.loss, p.learning_rate, p.gradient_norm, p.tokens_per_second, p.seconds,
                       optional_number(p.dev_loss), optional_number(p.metric), p.smoothed_loss,
-                      optional_number(p.dev_accuracy), optional_number(p.dev_margin)});
+                      optional_number(p.dev_accuracy), optional_number(p.dev_margin),
+                      optional_number(p.peak_share), p.seconds_left});
 }
 HistoryPoint point_of(const json& j) {
   HistoryPoint p;
@@ -63,6 +73,8 @@ HistoryPoint point_of(const json& j) {
   p.smoothed_loss = j.at(9);
   p.dev_accuracy = optional_number(j.at(10));
   p.dev_margin = optional_number(j.at(11));
+  p.peak_share = optional_number(j.at(12));
+  p.seconds_left = j.at(13);
   return p;
 }
 
@@ -126,6 +138,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
   return {
       {"objective", objective()},
       {"base model", model.fingerprint},
+      {"adapter to continue from", fingerprint(c.start.get())},
       {"training rows", fingerprint(train_rows)},
       {"dev rows", fingerprint(dev_rows)},
       {"method", c.weights.train ? "full" : c.lora.dora ? "dora" : "lora"},
@@ -142,6 +155,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"batch rows", fmt::format("{}", c.batch_rows)},
       {"token budget", fmt::format("{}", c.token_budget)},
       {"seed", fmt::format("{}", c.seed)},
+      {"choice of the best", c.chosen_by},
       {"precision", c.precision == GemmPrecision::kF32 ? "f32" : "bf16"},
       {"evaluations", fmt::format("{}", c.evaluations)},
       {"master copy", fmt::format("{}", c.weights.master)},

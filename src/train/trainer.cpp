@@ -9,12 +9,14 @@
 
 #include "core/cpu.h"
 #include "core/error.h"
+#include "data/job.h"
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 #include "train/finite_weights.h"
 #include "train/preference.h"
 #include "train/smoothed.h"
 #include "train/train_ops.h"
+#include "train/train_work.h"
 
 namespace thimble {
 namespace {
@@ -70,7 +72,8 @@ class Run {
  public:
   Run(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,
       std::span<const TrainRow> dev_rows, const TrainCallbacks& callbacks, int recomputed_blocks)
-      : config_(config),
+      : model_(model),
+        config_(config),
         train_(train_rows),
         dev_(dev_rows),
         callbacks_(callbacks),
@@ -188,10 +191,14 @@ class Run {
     point.loss = loss;
     point.smoothed_loss = smoothed_.value();
     point.tokens_per_second = static_cast<double>(plan.tokens) / std::max(end - begin, 1e-9);
+    if (callbacks_.peak_operations > 0)
+      point.peak_share = step_operations(model_, trainable_, plan.tokens, plan.trained) / std::max(end - begin, 1e-9) /
+                         callbacks_.peak_operations;
     point.seconds = state_.seconds;
-    last_loss_ = loss;
+    last_step_ = point;
     const bool milestone = evaluates_after(state_.step);
     if (milestone && evaluates()) evaluate(point);
+    point.seconds_left = seconds_left();
     state_.history.push_back(point);
     if (milestone || state_.step == total_steps_ || now() - saved_ >= config_.checkpoint_seconds) save();
     if (callbacks_.on_step) callbacks_.on_step(point);
@@ -210,12 +217,11 @@ class Run {
       }
       last_dev_loss_ = point.dev_loss;
     }
-    if (callbacks_.metric) point.metric = callbacks_.metric(trainable_);
+    if (callbacks_.metric) point.metric = callbacks_.metric(trainable_, state_.step);
+    if (point.metric) last_metric_ = point.metric;
     state_.seconds = now() - started_;
     point.seconds = state_.seconds;
-    const bool better = point.metric ? !state_.best_metric || *point.metric > *state_.best_metric
-                                     : !state_.best_dev_loss || *point.dev_loss < *state_.best_dev_loss;
-    if (!better) {
+    if (!is_better(point)) {
       ++state_.evaluations_since_best;
       return;
     }
@@ -224,6 +230,12 @@ class Run {
     state_.best_dev_loss = point.dev_loss;
     state_.best_metric = point.metric;
     state_.best = copy_values(optimizer_.parameters());
+  }
+
+  bool is_better(const HistoryPoint& point) const {
+    const bool lower = point.dev_loss && (!state_.best_dev_loss || *point.dev_loss < *state_.best_dev_loss);
+    if (!point.metric) return !state_.best_metric && lower;
+    return !state_.best_metric || *point.metric > *state_.best_metric || (*point.metric == *state_.best_metric && lower);
   }
 
   void measure_reference() {
@@ -250,17 +262,24 @@ class Run {
     }
   }
 
+  double seconds_left() const {
+    const double done = static_cast<double>(state_.tokens + in_step_);
+    const double rate = (done - static_cast<double>(first_tokens_)) / std::max(now() - started_ - first_seconds_, 1e-9);
+    return std::max(0.0, total_tokens_ - done) / std::max(rate, 1e-9);
+  }
+
   void report(int64_t tokens) {
     in_step_ += tokens;
     if (!callbacks_.progress) return;
-    const double done = static_cast<double>(state_.tokens + in_step_);
-    const double rate = (done - static_cast<double>(first_tokens_)) / std::max(now() - started_ - first_seconds_, 1e-9);
-    const double left = std::max(0.0, total_tokens_ - done) / std::max(rate, 1e-9);
     std::string detail = fmt::format("step {}/{}", state_.step + 1, total_steps_);
-    if (last_loss_) detail += fmt::format("  loss {:.3f}", *last_loss_);
+    if (last_step_) {
+      detail += fmt::format("  loss {:.3f} ({:.3f})  |g| {:.2g}  lr {:.2g}", last_step_->smoothed_loss,
+                            last_step_->loss, last_step_->gradient_norm, last_step_->learning_rate);
+      if (last_step_->peak_share) detail += fmt::format("  {:.0f} % of peak", 100 * *last_step_->peak_share);
+    }
     if (last_dev_loss_) detail += fmt::format("  dev {:.3f}", *last_dev_loss_);
-    detail +=
-        fmt::format("  {:.0f} tok/s  {}:{:02} left", rate, static_cast<int>(left) / 60, static_cast<int>(left) % 60);
+    if (last_metric_) detail += fmt::format("  exact {:.1f} %", 100 * *last_metric_);
+    const double done = static_cast<double>(state_.tokens + in_step_);
     callbacks_.progress({"training", done, total_tokens_, "tokens", std::move(detail)});
   }
 
@@ -310,6 +329,7 @@ class Run {
     return out;
   }
 
+  const Model& model_;
   const TrainConfig& config_;
   std::span<const TrainRow> train_, dev_;
   const TrainCallbacks& callbacks_;
@@ -333,7 +353,8 @@ class Run {
   double first_seconds_ = 0;  // where this part of the run began
   int64_t first_tokens_ = 0;
   int64_t in_step_ = 0;  // tokens of the step that is on its way
-  std::optional<double> last_loss_, last_dev_loss_;
+  std::optional<HistoryPoint> last_step_;
+  std::optional<double> last_dev_loss_, last_metric_;
 };
 
 }  // namespace
@@ -350,7 +371,22 @@ int64_t planned_steps(const TrainConfig& config, size_t rows) {
 Trainable make_trainable(const Model& model, const TrainConfig& config) {
   const GemmPrecision precision = has_bf16_products(cpu_level()) ? config.precision : GemmPrecision::kF32;
   if (config.weights.train) return {.lora = nullptr, .weights = std::make_unique<Weights>(model, precision, config.weights.master)};
-  return {.lora = std::make_unique<Lora>(model, config.lora, config.seed), .weights = nullptr};
+  Trainable out{.lora = std::make_unique<Lora>(model, config.lora, config.seed), .weights = nullptr};
+  if (config.start != nullptr) {
+    if (!config.start->manifest.empty()) {
+      const JobManifest manifest = parse_manifest(config.start->manifest, "continue_from: thimble_job.json");
+      if (manifest.base_fingerprint != model.fingerprint)
+        throw Error(fmt::format("continue_from: the adapter was trained on another base model ('{}', fingerprint {:.12}) "
+                                "than this one (fingerprint {:.12}); go on with the base that it belongs to",
+                                manifest.base, manifest.base_fingerprint, model.fingerprint));
+    }
+    try {
+      from_adapter(*config.start, *out.lora);
+    } catch (const Error& error) {
+      throw Error(fmt::format("continue_from: {}", error.what()));
+    }
+  }
+  return out;
 }
 
 TrainResult train(const Model& model, const TrainConfig& config, std::span<const TrainRow> train_rows,

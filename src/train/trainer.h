@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/progress.h"
@@ -23,6 +24,9 @@ namespace thimble {
 struct TrainConfig {
   LoraConfig lora;        // without effect where the weights are trained
   WeightsConfig weights;
+  // An adapter of this very base to go on from, instead of one that changes nothing: of the same rank, scale, kind and
+  // layers. Null: none.
+  std::shared_ptr<const LoraAdapter> start;
   OptimizerConfig optimizer;
   double learning_rate = 1e-3;
   Decay decay = Decay::kCosine;
@@ -36,6 +40,7 @@ struct TrainConfig {
   size_t memory_limit = 0;  // bytes that the plan must stay below; 0: what the machine has free
   std::optional<PreferenceConfig> preference;  // not given: cross-entropy; rows stand as train/preference.h says
   int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
+  std::string chosen_by = "dev loss";  // what TrainCallbacks::metric is, in words: part of what a run is
   int patience = 0;      // stop after so many evaluations without a better one; 0 = never
   // Where the state is saved at every evaluation and every so many seconds (0: after every step), and where a run goes
   // on from; empty = nowhere.
@@ -55,6 +60,8 @@ struct HistoryPoint {
   double learning_rate = 0;
   double gradient_norm = 0;  // before clipping
   double tokens_per_second = 0;
+  std::optional<double> peak_share;  // of TrainCallbacks::peak_operations (train_work.h)
+  double seconds_left = 0;           // until the last step, at the rate so far
   double seconds = 0;  // since the start, earlier parts of a resumed run included
   std::optional<double> dev_loss;
   std::optional<double> metric;
@@ -64,9 +71,11 @@ struct HistoryPoint {
 struct TrainCallbacks {
   ProgressFn progress;
   std::function<void(const HistoryPoint&)> on_step;
-  // The task's own measure of what is trained as it stands, higher is better. Where it is set it chooses the best
-  // checkpoint; the dev loss does otherwise. Called at every evaluation.
-  std::function<double(const Trainable&)> metric;
+  // The task's own measure of what is trained as it stands, higher is better; nothing where it isn't measured at that
+  // step. Where it is there it chooses the best checkpoint, among equal ones the dev loss does; without any, the dev
+  // loss alone. Called at every evaluation.
+  std::function<std::optional<double>(const Trainable&, int64_t step)> metric;
+  double peak_operations = 0;  // a second that the machine can do, as it was measured; 0: unknown
   const std::atomic<bool>* cancelled = nullptr;
   // What went wrong and is survived: a checkpoint that can't be written.
   std::function<void(const std::string&)> warn;

@@ -79,24 +79,11 @@ EncodedAnswers encode_answers(const PromptStyle& style, const Row& row, const st
   return out;
 }
 
-Json history_to_json(const TrainResult& result) {
+Json history_to_json(const TrainResult& result, const std::string& chosen_by) {
   Json points = Json::array();
-  for (const HistoryPoint& p : result.history) {
-    Json point{{"step", p.step},
-               {"tokens", p.tokens},
-               {"loss", p.loss},
-               {"smoothed_loss", p.smoothed_loss},
-               {"learning_rate", p.learning_rate},
-               {"gradient_norm", p.gradient_norm},
-               {"tokens_per_second", p.tokens_per_second},
-               {"seconds", p.seconds}};
-    if (p.dev_loss) point["dev_loss"] = *p.dev_loss;
-    if (p.metric) point["metric"] = *p.metric;
-    if (p.dev_accuracy) point["dev_reward_accuracy"] = *p.dev_accuracy;
-    if (p.dev_margin) point["dev_reward_margin"] = *p.dev_margin;
-    points.push_back(std::move(point));
-  }
-  return {{"best_step", result.best_step},
+  for (const HistoryPoint& p : result.history) points.push_back(point_to_json(p));
+  return {{"chosen_by", chosen_by},
+          {"best_step", result.best_step},
           {"steps", result.steps},
           {"planned_steps", result.planned_steps},
           {"tokens", result.tokens},
@@ -181,6 +168,24 @@ void note_own_tools(TrainingData& data) {
 }
 
 }  // namespace
+
+Json point_to_json(const HistoryPoint& p) {
+  Json point{{"step", p.step},
+             {"tokens", p.tokens},
+             {"loss", p.loss},
+             {"smoothed_loss", p.smoothed_loss},
+             {"learning_rate", p.learning_rate},
+             {"gradient_norm", p.gradient_norm},
+             {"tokens_per_second", p.tokens_per_second},
+             {"seconds", p.seconds}};
+  if (p.step > 0) point["seconds_left"] = p.seconds_left;
+  if (p.peak_share) point["peak_share"] = *p.peak_share;
+  if (p.dev_loss) point["dev_loss"] = *p.dev_loss;
+  if (p.metric) point["metric"] = *p.metric;
+  if (p.dev_accuracy) point["dev_reward_accuracy"] = *p.dev_accuracy;
+  if (p.dev_margin) point["dev_reward_margin"] = *p.dev_margin;
+  return point;
+}
 
 TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   TrainingData out;
@@ -273,6 +278,11 @@ TrainConfig train_config(const Job& job) {
   c.lora.layers = t.layers;
   c.lora.plus = static_cast<float>(t.lora_plus);
   c.weights.train = t.method == "full";
+  if (!t.continue_from.empty()) {
+    if (c.weights.train)
+      throw Error("train.continue_from: names an adapter, but train.method is \"full\"; leave one of them out");
+    c.start = std::make_shared<LoraAdapter>(read_adapter(job.folder / t.continue_from));
+  }
   c.weights.master = t.master;
   c.optimizer.eight_bit = t.optimizer == "adamw8bit";
   c.optimizer.rounding_seed = t.seed;
@@ -288,6 +298,7 @@ TrainConfig train_config(const Job& job) {
   c.evaluations = t.evaluations;
   c.memory_limit = static_cast<size_t>(t.memory_mb) * 1'000'000;
   c.patience = t.patience;
+  if (t.metric_rows > 0 && !c.weights.train) c.chosen_by = fmt::format("exact answers on {} dev rows", t.metric_rows);
   c.checkpoint_seconds = 60 * t.checkpoint_minutes;
   if (job.preference) {
     const PreferenceSettings& p = *job.preference;
@@ -319,7 +330,7 @@ TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, 
     return fmt::format("the {} of step {} is {}", best.weights == nullptr ? "adapter" : "model", step, kept.string());
   };
   run.result = train(model, config, data.train, data.dev, callbacks);
-  write_file(run.folder / "history.json", history_to_json(run.result).dump(1) + "\n");
+  write_file(run.folder / "history.json", history_to_json(run.result, config.chosen_by).dump(1) + "\n");
   if (run.result.cancelled) return run;
 
   const Trainable& trained = run.result.trained;

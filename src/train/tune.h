@@ -49,6 +49,9 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style);
 
 TrainConfig train_config(const Job& job);
 
+// A step as history.json and --json have it: what isn't known is left out.
+Json point_to_json(const HistoryPoint& point);
+
 // A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it), or the trained model with the manifest in
 // it, and history.json.
 struct TunedRun {

@@ -243,6 +243,53 @@ TEST_F(Cli, PreferencesAreMadeOfTheModelsOwnMistakesAndTrainedOn) {
   EXPECT_NE(thimble("tune " + job()).err.find("has no [preference]"), std::string::npos);
 }
 
+TEST_F(Cli, TuneExplainsItselfStepByStepToMachines) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job("", "", "rank = 8\nlearning_rate = 0.02\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\nevaluations = 3\n");
+  const Result r = thimble("tune --json " + job());
+  ASSERT_EQ(r.status, 0) << r.err;
+  std::istringstream lines(r.out);
+  std::string text;
+  int64_t steps = 0, evaluations = 0, best_step = -1;
+  double best = -1;
+  json last;
+  while (std::getline(lines, text)) {
+    last = json::parse(text);
+    if (last["event"] == "finished") break;
+    EXPECT_EQ(last["event"], last.contains("dev_loss") ? "evaluation" : "step");
+    EXPECT_EQ(last["step"], steps++);
+    if (last["step"] == 0) continue;
+    for (const char* key : {"loss", "smoothed_loss", "learning_rate", "gradient_norm", "tokens_per_second",
+                            "peak_share"})
+      EXPECT_GT(last[key], 0) << key;
+    EXPECT_LT(last["peak_share"], 1);
+    EXPECT_GE(last["seconds_left"], 0);
+    if (!last.contains("dev_loss")) continue;
+    ++evaluations;
+    if (last["metric"] > best) best = last["metric"], best_step = last["step"];
+  }
+  EXPECT_EQ(last["event"], "finished");
+  EXPECT_EQ(steps, 1 + last["planned_steps"].get<int64_t>());
+  EXPECT_EQ(evaluations, 3);
+  EXPECT_EQ(last["metric"], best);
+  EXPECT_GE(last["best_step"], best_step) << "the first that good, or an equal one with a lower loss";
+  EXPECT_FALSE(std::getline(lines, text)) << "the result is last";
+  const json history = json::parse(test::text_of(run() / "history.json"));
+  EXPECT_EQ(history["chosen_by"], "exact answers on 100 dev rows");
+  EXPECT_EQ(history["history"].size(), static_cast<size_t>(steps));
+  // What was measured is what eval says of that adapter.
+  const json eval = json::parse(thimble("eval --dev --json --call-threshold 0 " + job()).out);
+  EXPECT_EQ(eval["exact"], best);
+
+  write_job("", "",
+            "rank = 8\nlearning_rate = 1e-7\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\nevaluations = 30\n"
+            "patience = 2\n");
+  std::istringstream impatient(thimble("tune --json --fresh " + job()).out);
+  while (std::getline(impatient, text)) last = json::parse(text);
+  EXPECT_EQ(last["stopped_early"], true) << last;
+  EXPECT_LT(last["steps"], last["planned_steps"]);
+}
+
 struct Mistake {
   const char* file;
   const char* text;

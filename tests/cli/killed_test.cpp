@@ -18,7 +18,7 @@ using testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
 
 constexpr const char* kEveryStep =
-    "rank = 8\nlearning_rate = 0.02\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\nevaluations = 3\n"
+    "rank = 4\nlearning_rate = 0.02\nepochs = 4\nbatch_rows = 4\ndev_share = 0.1\nevaluations = 2\n"
     "dropout = 0.1\ncheckpoint_minutes = 0\n";
 
 class Killed : public test::JobTest {
@@ -30,7 +30,7 @@ class Killed : public test::JobTest {
     if (child == 0) {
       if (std::freopen("/dev/null", "w", stdout) == nullptr || std::freopen("/dev/null", "w", stderr) == nullptr)
         ::_exit(126);
-      ::execl(THIMBLE_BINARY, "thimble", "tune", folder.c_str(), nullptr);
+      ::execl(THIMBLE_BINARY, "thimble", "--threads", "1", "tune", folder.c_str(), nullptr);
       ::_exit(127);
     }
     return child;
@@ -54,7 +54,7 @@ TEST_F(Killed, TwentyTimesAtAnyMomentAndTheAdapterIsTheSameByteForByte) {
   THIMBLE_REQUIRE_STORIES();
   write_job("", "", kEveryStep);
   const auto begin = Clock::now();
-  ASSERT_EQ(test::thimble("tune " + job()).status, 0);
+  ASSERT_EQ(test::thimble("--threads 1 tune " + job()).status, 0);
   const double whole = std::chrono::duration<double>(Clock::now() - begin).count();
   const auto expected = bytes_of(run());
   ASSERT_FALSE(expected[0].empty());
@@ -90,7 +90,7 @@ TEST_F(Killed, TwentyTimesAtAnyMomentAndTheAdapterIsTheSameByteForByte) {
     fs::remove_all(folder_ / "runs");
   }
   if (fs::exists(folder_ / "runs")) {
-    while (!holds("finished")) ASSERT_EQ(test::thimble("tune " + job()).status, 0);
+    while (!holds("finished")) ASSERT_EQ(test::thimble("--threads 1 tune " + job()).status, 0);
     EXPECT_EQ(bytes_of(run()), expected) << "after " << kills << " kills";
     ++finished;
     EXPECT_FALSE(holds(".tmp")) << "what a killed process was writing is cleared away";
@@ -112,7 +112,7 @@ TEST_F(Killed, TheSameCommandSaysThatItGoesOnAndWhyItDoesNot) {
   };
   killed_run();
   const std::string name = run().filename().string();
-  const test::Result same = test::thimble("tune " + job());
+  const test::Result same = test::thimble("--threads 1 tune " + job());
   EXPECT_EQ(same.status, 0);
   EXPECT_THAT(same.err, HasSubstr(name + " is unfinished: going on from its last checkpoint"));
 
@@ -126,10 +126,10 @@ TEST_F(Killed, TheSameCommandSaysThatItGoesOnAndWhyItDoesNot) {
   const fs::path left = run();
   write("train.jsonl", test::text_of(folder_ / "train.jsonl") +
                            R"({"query":"light","calls":[{"name":"lamp","arguments":{"on":true}}]})" + "\n");
-  const test::Result changed = test::thimble("tune " + job());
+  const test::Result changed = test::thimble("--threads 1 tune " + job());
   EXPECT_EQ(changed.status, 0);
   EXPECT_THAT(changed.err, HasSubstr("is unfinished, but belongs to a run with another "));
-  const test::Result refused = test::thimble("tune " + job() + " --resume '" + left.string() + "'");
+  const test::Result refused = test::thimble("--threads 1 tune " + job() + " --resume '" + left.string() + "'");
   EXPECT_EQ(refused.status, 2);
   EXPECT_THAT(refused.err, HasSubstr("belongs to a run with another "));
 }
@@ -141,7 +141,7 @@ TEST_F(Killed, ARunIsOneProcesssAlone) {
   while (!holds("checkpoint.safetensors")) ASSERT_FALSE(ended(child));
   const std::string resume = " --resume '" + run().string() + "'";
   for (const std::string& how : {std::string(), resume}) {
-    const test::Result second = test::thimble("tune " + job() + how);
+    const test::Result second = test::thimble("--threads 1 tune " + job() + how);
     EXPECT_EQ(second.status, 2);
     EXPECT_THAT(second.err, HasSubstr("process " + std::to_string(child) + " is at work there"));
   }
@@ -154,16 +154,16 @@ TEST_F(Killed, ARunIsOneProcesssAlone) {
 
 TEST_F(Killed, AFullDiskKeepsTheOldCheckpointAndTheTrainingGoesOn) {
   THIMBLE_REQUIRE_STORIES();
-  // A limit on the size of files stands for the full disk: the adapter (about 330 KB) still fits, the checkpoint, four
+  // A limit on the size of files stands for the full disk: the adapter (about 170 KB) still fits, the checkpoint, four
   // times that, does not.
   write_job("", "", kEveryStep);
-  const test::Result r = test::thimble("tune " + job(), "trap '' XFSZ; ulimit -f 1000;");
+  const test::Result r = test::thimble("--threads 1 tune " + job(), "trap '' XFSZ; ulimit -f 500;");
   EXPECT_EQ(r.status, 0) << r.err;
   EXPECT_THAT(r.err, HasSubstr("the checkpoint of step 1 was not saved, and there is none before it; training goes on"));
   const auto limited = bytes_of(run());
   EXPECT_FALSE(holds(".tmp"));
   fs::remove_all(folder_ / "runs");
-  ASSERT_EQ(test::thimble("tune " + job()).status, 0);
+  ASSERT_EQ(test::thimble("--threads 1 tune " + job()).status, 0);
   EXPECT_EQ(bytes_of(run()), limited) << "the same adapter as with room";
 }
 
@@ -173,7 +173,7 @@ TEST_F(Killed, ADivergedRunKeepsItsBestAdapterAndIsNotGoneOnWith) {
   write_job("", "",
             "rank = 8\nlearning_rate = 0.9\nwarmup = 1\nschedule = \"constant\"\nepochs = 12\nbatch_rows = 4\n"
             "dev_share = 0.1\nevaluations = 30\nclip = 1e9\nalpha = 1024\n");
-  const test::Result r = test::thimble("tune " + job());
+  const test::Result r = test::thimble("--threads 1 tune " + job());
   EXPECT_EQ(r.status, 2);
   EXPECT_THAT(r.err, testing::ContainsRegex("at step [0-9]+ .rows [0-9, ]+.; lower the learning rate"));
   EXPECT_THAT(r.err, HasSubstr("the checkpoint of step "));
@@ -182,8 +182,8 @@ TEST_F(Killed, ADivergedRunKeepsItsBestAdapterAndIsNotGoneOnWith) {
   EXPECT_TRUE(fs::exists(run() / "last_good/adapter_config.json"));
   const test::Result kept = test::thimble("eval --json " + job() + " --adapter '" + run().string() + "/last_good'");
   EXPECT_EQ(kept.status, 0) << kept.err;
-  EXPECT_EQ(test::thimble("tune " + job() + " --resume '" + run().string() + "'").status, 2);
-  const test::Result again = test::thimble("tune " + job());
+  EXPECT_EQ(test::thimble("--threads 1 tune " + job() + " --resume '" + run().string() + "'").status, 2);
+  const test::Result again = test::thimble("--threads 1 tune " + job());
   EXPECT_THAT(again.err, testing::Not(HasSubstr("going on")));
 }
 

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/job.h"
 #include "tensor/quantize.h"
 #include "train/checkpoint.h"
 #include "train/oracle_case.h"
@@ -83,7 +84,7 @@ TEST(Trainer, LearnsAndKeepsTheBestAdapter) {
   callbacks.progress = [&](const Progress& p) {
     ++progressed;
     EXPECT_LE(p.done, p.total * 1.05);
-    EXPECT_THAT(p.detail, testing::HasSubstr("tok/s"));
+    EXPECT_THAT(p.detail, testing::HasSubstr("step "));
   };
   const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
   EXPECT_EQ(result.planned_steps, 30);
@@ -224,18 +225,84 @@ TEST(Trainer, TheTasksOwnMetricChoosesTheBest) {
   const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
   int calls = 0;
   TrainCallbacks callbacks;
-  callbacks.metric = [&](const Trainable&) { return ++calls == 3 ? 0.9 : 0.1; };
+  callbacks.metric = [&](const Trainable&, int64_t) { return ++calls == 3 ? 0.9 : 0.1; };
   const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
   EXPECT_EQ(calls, 5);
   EXPECT_EQ(result.best_metric, 0.9);
   EXPECT_EQ(result.best_step, 15);  // before the first step, after 7 (of 30), after 15
 }
 
+TEST(Trainer, OfEqualMetricsTheLowerDevLossIsBetterAndStepsWithoutOneCompareByTheLoss) {
+  const auto rows = some_rows(40, 1), dev = some_rows(8, 2);
+  TrainCallbacks callbacks;
+  callbacks.metric = [](const Trainable&, int64_t step) {
+    return step == 0 ? std::nullopt : std::optional<double>(0.5);
+  };
+  const TrainResult result = train(*tiny(), small_config(), rows, dev, callbacks);
+  EXPECT_FALSE(result.history.front().metric);
+  double lowest = std::numeric_limits<double>::infinity();
+  int64_t at = 0;
+  for (const HistoryPoint& p : result.history)
+    if (p.metric && *p.dev_loss < lowest) lowest = *p.dev_loss, at = p.step;
+  EXPECT_EQ(result.best_step, at);
+  EXPECT_EQ(result.best_dev_loss, lowest);
+  EXPECT_EQ(result.best_metric, 0.5);
+}
+
+TEST(Trainer, ContinuesFromAnAdapterOfTheSameBaseAndShape) {
+  const auto rows = some_rows(40, 1), dev = some_rows(10, 2);
+  const TrainResult first = train(*tiny(), small_config(), rows, dev);
+  TrainConfig config = small_config();
+  const auto start = std::make_shared<LoraAdapter>(to_adapter(*first.trained.lora, "tiny"));
+  config.start = start;
+  const TrainResult second = train(*tiny(), config, rows, dev);
+  EXPECT_EQ(second.history.front().dev_loss, first.best_dev_loss) << "it begins where the other ended";
+  EXPECT_LT(*second.best_dev_loss, *first.best_dev_loss);
+  config.lora.rank = 8;
+  EXPECT_THAT(error_of([&] { train(*tiny(), config, rows, dev); }), testing::HasSubstr("continue_from: adapter: rank 4"));
+  config.lora.rank = 4;
+  config.lora.targets = {"q_proj"};
+  EXPECT_THAT(error_of([&] { train(*tiny(), config, rows, dev); }), testing::HasSubstr("continue_from: "));
+  config.lora.targets = {"all-linear"};
+  JobManifest manifest;
+  manifest.base_fingerprint = "another";
+  start->manifest = manifest_to_text(manifest);
+  EXPECT_THAT(error_of([&] { train(*tiny(), config, rows, dev); }), testing::HasSubstr("another base model"));
+  // A run from another start is another run.
+  const Folder folder;
+  TrainConfig saved = small_config();
+  saved.checkpoint = folder.path / "checkpoint.safetensors";
+  train(*tiny(), saved, rows, dev);
+  start->manifest.clear();
+  saved.start = start;
+  EXPECT_THAT(error_of([&] { train(*tiny(), saved, rows, dev); }),
+              testing::HasSubstr("another adapter to continue from"));
+}
+
+TEST(Trainer, EveryStepTellsItsShareOfThePeakInUsefulOperations) {
+  TrainConfig config = small_config();
+  config.epochs = 1;
+  TrainCallbacks callbacks;
+  callbacks.peak_operations = 1e9;
+  const auto rows = some_rows(8, 1);
+  const TrainResult result = train(*tiny(), config, rows, {}, callbacks);
+  ASSERT_EQ(result.history.size(), 1u);
+  const HistoryPoint& p = result.history[0];
+  int64_t trained = 0;
+  for (const TrainRow& row : rows) trained += trained_tokens(row);
+  const double layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 112;
+  const double adapter = 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 112));
+  const double operations = 2 * (4 * layer + 6 * adapter) * static_cast<double>(result.tokens) +
+                            4 * 300.0 * 64 * static_cast<double>(trained);
+  EXPECT_NEAR(*p.peak_share / (operations * p.tokens_per_second / static_cast<double>(result.tokens) / 1e9), 1, 1e-6);
+  EXPECT_GE(p.seconds_left, 0);
+}
+
 TEST(Trainer, StopsEarlyWhenNothingGetsBetter) {
   TrainConfig config = small_config();
   config.patience = 2;
   TrainCallbacks callbacks;
-  callbacks.metric = [](const Trainable&) { return 1.0; };
+  callbacks.metric = [](const Trainable&, int64_t) { return 1.0; };
   const TrainResult result = train(*tiny(), config, some_rows(40, 1), {}, callbacks);
   EXPECT_TRUE(result.stopped_early);
   EXPECT_EQ(result.steps, 15);
