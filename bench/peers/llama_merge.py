@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A merged GGUF file in llama.cpp, and the same adapter on its base in Thimble: logits and greedy texts, both in f32.
+"""A merged GGUF file, and a GGUF LoRA on its base, in llama.cpp, and the same adapter on its base in Thimble:
+logits and greedy texts, both in f32.
 
   llama_merge.py --thimble build/thimble --model MODEL.gguf [--prompts 20]
 
@@ -25,9 +26,10 @@ GENERATED = 64
 
 
 class LlamaCpp:
-    def __init__(self, path, threads):
+    def __init__(self, path, threads, lora=None):
         # Its key-value cache is f16 unless told otherwise, and that alone moves logits by 0.02; so may flash attention.
-        self.model = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=1024, n_ubatch=1024, logits_all=True, verbose=False,
+        self.model = llama_cpp.Llama(str(path), lora_path=lora and str(lora), n_ctx=1024, n_batch=1024, n_ubatch=1024,
+                                     logits_all=True, verbose=False,
                                      n_threads=threads, n_threads_batch=threads, n_gpu_layers=0, flash_attn=False,
                                      type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32)
 
@@ -68,6 +70,15 @@ def main():
             tokens.append((ids, llama.model.tokenize(text.encode(), add_bos=False, special=True)))
             theirs = tokenizer.decode(llama.greedy(ids, GENERATED), skip_special_tokens=False)
             generated.append((thimble.greedy(model, text, GENERATED, folder / "adapter"), theirs))
+        base, lora = folder / "base.gguf", folder / "lora.gguf"
+        thimble.call("quantize", model, base, "--type", "f32")
+        thimble.call("merge", folder / "adapter", "--model", model, "--out", lora, "--adapter-only")
+        llama = LlamaCpp(base, options.threads, lora)
+        from_lora = 0.0
+        for text in texts:
+            ids, ours = thimble.logits(model, text, folder / "adapter")
+            from_lora = max(from_lora, float(np.abs(ours.numpy() - llama.logits(ids)).max()))
+        figures.at_most(f"GGUF LoRA in llama.cpp, {len(texts)} prompts: largest difference of a logit", from_lora, 2e-3)
         figures.all_equal(f"merged GGUF in llama.cpp, {len(texts)} prompts: tokens", tokens)
         figures.at_most(f"merged GGUF in llama.cpp, {len(texts)} prompts: largest difference of a logit", largest, 2e-3)
         figures.all_equal(f"merged GGUF in llama.cpp, {len(texts)} prompts: {GENERATED} greedy tokens", generated)

@@ -120,7 +120,8 @@ int run(int argc, char** argv) {
     c->add_flag("--json", assess.json, "one JSON object on standard output");
   }
   {
-    auto* c = command("tune", "fine-tune the job's base model on train.jsonl", [&] { return tune.sweep ? sweep_command(tune) : tune_command(tune); });
+    auto* c = command("tune", "fine-tune the job's base model on train.jsonl",
+                      [&] { return tune.sweep ? sweep_command(tune) : tune_command(tune); });
     c->add_option("job", tune.job, "a use-case folder")->required();
     c->add_option("-m,--model", tune.model, "another base model than thimble.toml names");
     c->add_flag("--dry-run", tune.dry_run, "only show what would be trained on, and the memory plan");
@@ -244,8 +245,8 @@ int run(int argc, char** argv) {
                      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
     c->add_option("--weights", merge.weights, "of each adapter, with commas between them (default: 1)")->delimiter(',');
     c->add_option("--mix", merge.mix,
-                  "several adapters: concatenate: the exact weighted sum, ranks add up; linear: matrices added as PEFT's "
-                  "add_weighted_adapter, the rank stays")
+                  "several adapters: concatenate: the exact weighted sum, ranks add up; linear: matrices added as "
+                  "PEFT's add_weighted_adapter, the rank stays")
         ->check(CLI::IsMember({"concatenate", "linear"}))->capture_default_str();
     c->add_flag("--adapter-only", merge.adapter_only,
                 "write one adapter instead of a model: a PEFT folder, or FILE.gguf for llama.cpp's --lora")

@@ -22,8 +22,8 @@ std::string loss_of(const SweepTrial& trial) {
 std::string settings_text(const SweepResult& result) {
   const SweepTrial& best = result.trials.front();
   std::string out = fmt::format(
-      "# The best of {} settings by the dev part's loss, after {} rungs of successive halving.\n# thimble.toml is as it "
-      "was: put these lines there, if you like.\n[train]\nlearning_rate = {:g}\nrank = {}\nalpha = {:g}\n\n"
+      "# The best of {} settings by the dev part's loss, after {} rungs of successive halving.\n# thimble.toml is as "
+      "it was: put these lines there, if you like.\n[train]\nlearning_rate = {:g}\nrank = {}\nalpha = {:g}\n\n"
       "# rung  steps  learning rate  rank  dev loss\n",
       result.trials.size(), result.rungs, best.learning_rate, best.rank, best.alpha);
   for (const SweepTrial& t : result.trials)
@@ -32,8 +32,10 @@ std::string settings_text(const SweepResult& result) {
 }
 
 Json trial_json(const SweepTrial& t) {
-  return {{"learning_rate", t.learning_rate}, {"rank", t.rank},   {"alpha", t.alpha},
-          {"rung", t.rung},                   {"steps", t.steps}, {"dev_loss", t.dev_loss ? Json(*t.dev_loss) : Json()}};
+  Json out{{"learning_rate", t.learning_rate}, {"rank", t.rank}, {"alpha", t.alpha}, {"rung", t.rung},
+           {"steps", t.steps}};
+  out["dev_loss"] = t.dev_loss ? Json(*t.dev_loss) : Json();
+  return out;
 }
 
 }  // namespace

@@ -136,8 +136,9 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
                human_count(static_cast<double>(run.result.tokens)), human_seconds(run.result.seconds),
                static_cast<double>(run.result.tokens) / std::max(run.result.seconds, 1e-9), run.result.best_step,
                run.result.best_metric ? config.chosen_by : "dev loss",
-               run.result.stopped_early ? fmt::format("; stopped early, {} evaluations were not better", config.patience)
-                                        : "");
+               run.result.stopped_early
+                   ? fmt::format("; stopped early, {} evaluations were not better", config.patience)
+                   : "");
   return run;
 }
 

@@ -53,9 +53,9 @@ void write_gguf_lora(const std::filesystem::path& file, const LoraAdapter& adapt
   if (!adapter.manifest.empty()) metadata.push_back({kJobKey, adapter.manifest});
   std::vector<TensorSource> tensors;
   const auto add = [&](std::string name, std::vector<int64_t> shape, std::vector<float> values) {
-    tensors.push_back({std::move(name), DType::kF32, std::move(shape), [v = std::move(values)](const WriteBytes& write) {
-                         write(v.data(), v.size() * sizeof(float));
-                       }});
+    tensors.push_back(
+        {std::move(name), DType::kF32, std::move(shape),
+         [v = std::move(values)](const WriteBytes& write) { write(v.data(), v.size() * sizeof(float)); }});
   };
   for (const auto& [name, module] : adapter.modules) {
     const std::string weight = name + ".weight";
@@ -102,7 +102,8 @@ LoraAdapter read_gguf_lora(const std::filesystem::path& file, const ModelConfig&
     dequantize_row(tensor.type, tensor.data, static_cast<int64_t>(values.size()), values.data());
     for (const float v : values)
       if (!std::isfinite(v))
-        throw Error(fmt::format("{}: tensor '{}' holds values that are not finite; train it again", place, tensor.name));
+        throw Error(
+            fmt::format("{}: tensor '{}' holds values that are not finite; train it again", place, tensor.name));
     LoraModule& module = out.modules[weight->substr(0, weight->size() - 7)];
     (is_a ? module.in : module.out) = tensor.shape[is_a ? 1 : 0];
     (is_a ? module.a : module.b) = is_a ? std::move(values) : reordered(values, *weight, base, rank, false, place);

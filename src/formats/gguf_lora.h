@@ -12,8 +12,8 @@ namespace thimble {
 // ".lora_b" [out, rank], F32, rows of query and key projections in GGUF's order (llama_names.h). Of the base only its
 // heads are needed. Thimble's manifest goes along as "thimble.job".
 
-// rsLoRA's scale is written as the alpha that gives it. Throws Error for DoRA, for layers that GGUF has no name for, and
-// where writing fails.
+// rsLoRA's scale is written as the alpha that gives it. Throws Error for DoRA, for layers that GGUF has no name for,
+// and where writing fails.
 void write_gguf_lora(const std::filesystem::path& file, const LoraAdapter& adapter, const ModelConfig& base);
 
 // Throws Error where the file is another kind of GGUF, has tensors that are no LoRA's or of different ranks, or is

@@ -235,7 +235,8 @@ class Run {
   bool is_better(const HistoryPoint& point) const {
     const bool lower = point.dev_loss && (!state_.best_dev_loss || *point.dev_loss < *state_.best_dev_loss);
     if (!point.metric) return !state_.best_metric && lower;
-    return !state_.best_metric || *point.metric > *state_.best_metric || (*point.metric == *state_.best_metric && lower);
+    if (!state_.best_metric || *point.metric > *state_.best_metric) return true;
+    return *point.metric == *state_.best_metric && lower;
   }
 
   void measure_reference() {
@@ -376,8 +377,8 @@ Trainable make_trainable(const Model& model, const TrainConfig& config) {
     if (!config.start->manifest.empty()) {
       const JobManifest manifest = parse_manifest(config.start->manifest, "continue_from: thimble_job.json");
       if (manifest.base_fingerprint != model.fingerprint)
-        throw Error(fmt::format("continue_from: the adapter was trained on another base model ('{}', fingerprint {:.12}) "
-                                "than this one (fingerprint {:.12}); go on with the base that it belongs to",
+        throw Error(fmt::format("continue_from: the adapter was trained on another base model ('{}', fingerprint "
+                                "{:.12}) than this one (fingerprint {:.12}); go on with the base that it belongs to",
                                 manifest.base, manifest.base_fingerprint, model.fingerprint));
     }
     try {

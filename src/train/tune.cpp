@@ -162,8 +162,8 @@ void note_own_tools(TrainingData& data) {
   for (const Row& row : data.rows)
     if (row.tools && ++count == 1) first = row.number;
   if (count > 0)
-    data.card.notes.push_back(fmt::format("{} rows (the first is row {}) have tools of their own, which the model can't "
-                                          "see with tools_in_prompt = false",
+    data.card.notes.push_back(fmt::format("{} rows (the first is row {}) have tools of their own, which the model "
+                                          "can't see with tools_in_prompt = false",
                                           count, first));
 }
 
@@ -258,8 +258,8 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens and were dropped", out.card.dropped_rows,
                                          job.train.max_tokens));
   if (out.card.cut_rows > 0)
-    out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens: {} tokens of their earlier turns were cut, "
-                                         "none of them trained",
+    out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens: {} tokens of their earlier turns were "
+                                         "cut, none of them trained",
                                          out.card.cut_rows, job.train.max_tokens, out.card.cut_tokens));
   if (!job.tools_in_prompt) note_own_tools(out);
   if (out.train.empty()) throw Error(fmt::format("{}: no row is left to train on", file.string()));
@@ -298,7 +298,8 @@ TrainConfig train_config(const Job& job) {
   c.evaluations = t.evaluations;
   c.memory_limit = static_cast<size_t>(t.memory_mb) * 1'000'000;
   c.patience = t.patience;
-  if (t.metric_rows > 0 && !c.weights.train) c.chosen_by = fmt::format("exact answers on {} dev rows", t.metric_rows);
+  if (t.metric_rows > 0 && !c.weights.train)
+    c.chosen_by = fmt::format("exact answers on up to {} dev rows", t.metric_rows);
   c.checkpoint_seconds = 60 * t.checkpoint_minutes;
   if (job.preference) {
     const PreferenceSettings& p = *job.preference;

@@ -275,7 +275,7 @@ TEST_F(Cli, TuneExplainsItselfStepByStepToMachines) {
   EXPECT_GE(last["best_step"], best_step) << "the first that good, or an equal one with a lower loss";
   EXPECT_FALSE(std::getline(lines, text)) << "the result is last";
   const json history = json::parse(test::text_of(run() / "history.json"));
-  EXPECT_EQ(history["chosen_by"], "exact answers on 100 dev rows");
+  EXPECT_EQ(history["chosen_by"], "exact answers on up to 100 dev rows");
   EXPECT_EQ(history["history"].size(), static_cast<size_t>(steps));
   // What was measured is what eval says of that adapter.
   const json eval = json::parse(thimble("eval --dev --json --call-threshold 0 " + job()).out);
@@ -288,6 +288,55 @@ TEST_F(Cli, TuneExplainsItselfStepByStepToMachines) {
   while (std::getline(impatient, text)) last = json::parse(text);
   EXPECT_EQ(last["stopped_early"], true) << last;
   EXPECT_LT(last["steps"], last["planned_steps"]);
+}
+
+TEST_F(Cli, AdaptersGoOutAsOneAndAsGgufAndAnswerTheSame) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job("", "", "rank = 4\nlearning_rate = 0.02\nepochs = 4\nbatch_rows = 4\ndev_share = 0.1\nevaluations = 1\n");
+  ASSERT_EQ(thimble("tune " + job()).status, 0);
+  const std::string model = " -m '" + test::stories_model().string() + "'";
+  const auto file = [&](const char* name) { return "'" + (folder_ / name).string() + "'"; };
+  const auto answer = [&](const std::string& adapter) {
+    const Result r = thimble("run" + model + " -p 'Once upon a time' -n 40 --greedy --precision f32 -a " + adapter);
+    EXPECT_EQ(r.status, 0) << r.err;
+    return r.out;
+  };
+  const std::string own = answer("'" + (run() / "adapter").string() + "'");
+  ASSERT_EQ(thimble("merge " + job() + " --adapter-only -o " + file("lora.gguf")).status, 0);
+  EXPECT_EQ(answer(file("lora.gguf")), own);
+  // Half of it and half of it is it, whichever form each comes in.
+  const Result mixed = thimble("merge " + job() + " " + file("lora.gguf") + " --weights 0.5,0.5 --adapter-only -o " +
+                               file("both"));
+  ASSERT_EQ(mixed.status, 0) << mixed.err;
+  EXPECT_EQ(answer(file("both")), own);
+  EXPECT_TRUE(fs::exists(folder_ / "both/thimble_job.json"));
+  EXPECT_EQ(thimble("merge " + job() + " --weights 0.5,0.5 -o " + file("x.gguf")).status, 2);
+  EXPECT_EQ(thimble("merge " + job() + " --adapter-only --type f16 -o " + file("x.gguf")).status, 2);
+  const Result merged = thimble("merge " + job() + " " + file("lora.gguf") + " --weights 0.5,0.5 --type f32 -o " +
+                                file("merged.gguf"));
+  ASSERT_EQ(merged.status, 0) << merged.err;
+  const Result alone =
+      thimble("run -m " + file("merged.gguf") + " -p 'Once upon a time' -n 40 --greedy --precision f32");
+  EXPECT_EQ(alone.out, own) << alone.err;
+}
+
+TEST_F(Cli, ASweepWritesTheWinnersSettingsBesideTheJobsAndChangesNothing) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job("", "", "rank = 4\nlearning_rate = 0.001\nepochs = 12\nbatch_rows = 4\ndev_share = 0.1\n");
+  const std::string before = test::text_of(folder_ / "thimble.toml");
+  const Result r = thimble("--threads 1 tune --sweep --minutes 5 --json " + job());
+  ASSERT_EQ(r.status, 0) << r.err;
+  const json out = json::parse(r.out);
+  EXPECT_EQ(out["trials"].size(), 15u);
+  EXPECT_EQ(out["best"], out["trials"][0]);
+  EXPECT_EQ(test::text_of(folder_ / "thimble.toml"), before);
+  EXPECT_FALSE(fs::exists(folder_ / "runs"));
+  const std::string settings = test::text_of(folder_ / "sweep.toml");
+  EXPECT_NE(settings.find("[train]\nlearning_rate = "), std::string::npos) << settings;
+  const Result brief = thimble("tune --sweep --minutes 0.01 " + job());
+  EXPECT_EQ(brief.status, 2);
+  EXPECT_NE(brief.err.find("give --minutes"), std::string::npos) << brief.err;
+  EXPECT_EQ(thimble("tune --minutes 5 " + job()).status, 2);
 }
 
 struct Mistake {
