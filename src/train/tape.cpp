@@ -72,12 +72,6 @@ void BufferPool::give(Buffer<uint16_t>&& buffer) {
   if (const size_t size = buffer.size(); size > 0) halves_[size].push_back(std::move(buffer));
 }
 
-void round_in_place(float* values, int64_t count) {
-  for_pieces(count, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) values[i] = bf16_to_f32(f32_to_bf16(values[i]));
-  });
-}
-
 Value::~Value() {
   pool.give(std::move(values));
   pool.give(std::move(grad));

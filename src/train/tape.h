@@ -72,7 +72,6 @@ struct Value : Activation {
 using ValuePtr = std::shared_ptr<Value>;
 
 void copy_values(const float* from, int64_t count, float* to);  // on all threads
-void round_in_place(float* values, int64_t count);              // to bf16 and back
 
 inline Value& value_of(const Act& act) { return static_cast<Value&>(*act); }
 inline ValuePtr value_ptr(const Act& act) { return std::static_pointer_cast<Value>(act); }

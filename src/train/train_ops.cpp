@@ -159,9 +159,6 @@ Act TrainOps::rope(Act x_act, const Rope& rope) {
 Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, int, const AttentionShape& shape) {
   const OpTimer timer(op_seconds_, "attention");
   const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
-  // Rounded before they are used, so that what is kept for backward in bf16 is what forward saw.
-  if (options_.precision == GemmPrecision::kBF16)
-    for (const ValuePtr& rounded : {q, k, v}) round_in_place(rounded->ensure_values(), rounded->count());
   ValuePtr y = make(q->rows, q->cols);
   ValuePtr lse = make(q->rows, shape.heads);
   const KeyValueRows keys{k->ensure_values(), v->ensure_values(), k->cols};
@@ -171,7 +168,7 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
   // Backward sets small differences of large sums against each other: rounding one part alone would show, and in bf16
   // the queries' gradients would be twice as far from the exact ones as PyTorch's.
-  for (const ValuePtr& exact : {y, lse}) exact->keep_exact = true;
+  for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
   tape_.record("attention", [this, q, k, v, y, lse, shape] {
     Buffer<float> dq = pool_.take(q->rows, q->cols), dk = pool_.take(k->rows, k->cols),
                   dv = pool_.take(v->rows, v->cols);
@@ -228,6 +225,7 @@ Act TrainOps::add(const Act& a_act, const Act& b_act) {
   add_values(a->ensure_values(), b->ensure_values(), y->count(), y->values.data());
   y->needs_grad = a->needs_grad || b->needs_grad;
   if (!records(*y)) return y;
+  y->keep_exact = true;  // the residual stream: its rounding would add up over the layers
   tape_.record("add", [this, a, b, y] {
     if (a->needs_grad && b->needs_grad) {
       Buffer<float> da = pool_.take(y->rows, y->cols);
