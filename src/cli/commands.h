@@ -81,6 +81,11 @@ struct PreferencesOptions {
   int limit = 0;           // first N rows only; 0: all
   bool force = false;      // replace preferences.jsonl
 };
+struct DistillOptions {
+  std::filesystem::path job;
+  int top = 10;        // tokens at each place
+  bool force = false;  // replace distill.jsonl
+};
 struct EvalOptions {
   std::filesystem::path job;
   std::filesystem::path test;
@@ -147,6 +152,7 @@ int bench_command(const BenchOptions& options);
 int tune_command(const TuneOptions& options);
 int sweep_command(const TuneOptions& options);
 int preferences_command(const PreferencesOptions& options);
+int distill_command(const DistillOptions& options);
 int eval_command(const EvalOptions& options);
 int grammar_command(const GrammarOptions& options);
 int assess_command(const AssessOptions& options);

@@ -18,6 +18,10 @@ namespace thimble {
 TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out,
                             bool json = false);
 
+// What the teacher of a job's [distill] answers to rows, asked as it was taught itself: the rows with its answers
+// instead of their own. Nothing where it did not come to an end, can't be read, or (for jobs with plans) has no plan.
+std::vector<std::optional<Row>> teacher_answers(const Job& job, std::span<const Row> rows, std::FILE* out);
+
 // A job's model, ready to be evaluated or talked to.
 struct EvalSetup {
   Session session;

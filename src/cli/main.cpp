@@ -81,6 +81,7 @@ int run(int argc, char** argv) {
   BenchOptions bench;
   TuneOptions tune;
   PreferencesOptions preferences;
+  DistillOptions distill;
   EvalOptions eval;
   GrammarOptions grammar;
   AssessOptions assess;
@@ -149,6 +150,15 @@ int run(int argc, char** argv) {
         ->check(CLI::Range(0.01, 10.0));
     c->add_option("--limit", preferences.limit, "only the first N rows")->check(CLI::Range(1, 1 << 30));
     c->add_flag("--force", preferences.force, "replace preferences.jsonl");
+  }
+  {
+    auto* c = command("distill", "save what a teacher thinks of each token of train.jsonl, to learn from without it",
+                      [&] { return distill_command(distill); });
+    c->add_option("job", distill.job, "a use-case folder with [distill]; distill.jsonl is written into it")->required();
+    c->add_option("--top", distill.top, "tokens at each place, the likeliest")
+        ->check(CLI::Range(1, kMostTopLogProbs))
+        ->capture_default_str();
+    c->add_flag("--force", distill.force, "replace distill.jsonl");
   }
   {
     auto* c = command("eval", "prove a model on test.jsonl: exact calls, failures by name",

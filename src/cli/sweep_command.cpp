@@ -72,7 +72,7 @@ int sweep_command(const TuneOptions& options) {
     std::fflush(out);
   };
   const SweepResult result =
-      sweep(*model, train_config(job), data.train, data.dev, 60 * options.minutes, callbacks);
+      sweep(*model, train_config(job, data.teacher.get()), data.train, data.dev, 60 * options.minutes, callbacks);
   line.clear();
   const auto file = job.folder / "sweep.toml";
   write_file(file, settings_text(result));

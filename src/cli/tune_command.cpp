@@ -41,6 +41,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
              human_count(static_cast<double>(c.train_rows)), c.dev_rows,
              c.dropped_rows > 0 ? fmt::format(", {} dropped", c.dropped_rows) : "");
   static constexpr const char* kNames[] = {"system", "user", "assistant", "tool"};
+  for (const auto& [name, count] : c.mixed) fmt::print(out, "of them {} of the job {}\n", count, name);
   fmt::print(out, "objective: {}\n", c.objective);
   if (config.preference)
     fmt::print(out, "answers: {}\n",
@@ -69,6 +70,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
              mb(plan.optimizer), mb(plan.activations), mb(plan.logits), mb(plan.other), mb(plan.available));
   if (plan.recomputed_blocks > 0)
     fmt::print(out, "to fit into that, {} layers are computed a second time on the way back\n", plan.recomputed_blocks);
+  if (plan.teacher > 0) fmt::print(out, "of it the teacher: {}\n", mb(plan.teacher));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
              config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",
@@ -89,8 +91,11 @@ TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, Trai
   const auto model = load_model(resolve_model(job.base));
   const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
                           job.system, job.tools);
-  data = prepare_training(job, style);
-  const TrainConfig config = train_config(job);
+  RewriteRows rewrite;
+  if (job.distill && job.distill->sequence())
+    rewrite = [&](std::span<const Row> rows) { return teacher_answers(job, rows, out); };
+  data = prepare_training(job, style, rewrite);
+  const TrainConfig config = train_config(job, data.teacher.get());
   print_example(data.example, style.tokenizer(), out);
   if (data.rejected_example) {
     fmt::print(out, "and the answer that it is to prefer this one to:\n");

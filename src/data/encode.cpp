@@ -72,7 +72,17 @@ std::vector<int32_t> PromptStyle::prompt(std::span<const Turn> turns, std::span<
   return tokenizer_.encode(text, kRendered);
 }
 
-EncodedRow PromptStyle::encode(const Row& row) const { return encode(row, {}); }
+PromptStyle PromptStyle::with(bool tools_in_prompt, bool plan, std::optional<std::string> system,
+                              std::vector<Tool> tools) const {
+  PromptStyle other = *this;
+  other.tools_in_prompt_ = tools_in_prompt;
+  other.plan_ = plan;
+  other.system_ = std::move(system);
+  other.tools_ = std::move(tools);
+  return other;
+}
+
+EncodedRow PromptStyle::encode(const Row& row) const { return encode(row, row.plan); }
 
 EncodedRow PromptStyle::encode_rejected(const Row& row) const {
   Row wrong = row;
@@ -83,8 +93,8 @@ EncodedRow PromptStyle::encode_rejected(const Row& row) const {
                             "leave it out",
                             row.number));
   if (plan_ && wrong.calls.empty() && row.rejected->plan.empty())
-    throw Error(fmt::format("row {}: the rejected answer calls nothing, so its plan can't be made from calls; give it a "
-                            "\"plan\"",
+    throw Error(fmt::format("row {}: the rejected answer calls nothing, so its plan can't be made from calls; give it "
+                            "a \"plan\"",
                             row.number));
   return encode(wrong, row.rejected->plan);
 }
@@ -106,24 +116,42 @@ EncodedRow PromptStyle::encode(const Row& row, const std::string& given_plan) co
   } catch (const Error& e) {
     throw Error(fmt::format("row {}: {}", row.number, e.what()));
   }
-  // Earlier assistant turns were given, not taught: only what comes after the prompt is trained. The prompt is one
-  // text to the tokenizer, as it is when the model is asked.
+  // Earlier assistant turns were given, not taught, but for those with a weight. The prompt is one text to the
+  // tokenizer, as it is when the model is asked.
   size_t at = 0;
   std::string prompt;
-  std::vector<std::pair<size_t, Role>> borders;  // where in the prompt's text whose part ends
-  const auto push = [&](const std::string& text, bool trained, Role role) {
-    for (const int32_t token : tokenizer_.encode(text, kRendered)) {
-      out.tokens.push_back(token);
-      out.trained.push_back(trained ? 1 : 0);
-      out.roles.push_back(role);
-    }
+  struct Border {
+    size_t end;  // where in the prompt's text the part ends
+    Role role;
+    double weight;  // 0: not trained
+  };
+  std::vector<Border> borders;
+  std::vector<double> turn_weights;  // of earlier assistant turns that are not yet rendered, the next one last
+  for (auto turn = row.turns.rbegin(); turn != row.turns.rend(); ++turn)
+    if (turn->role == "assistant") turn_weights.push_back(turn->weight);
+  const bool weighted = row.answer_weight != 1 || std::any_of(turn_weights.begin(), turn_weights.end(),
+                                                              [](double w) { return w != 0; });
+  const auto push = [&](int32_t token, double weight, Role role) {
+    out.tokens.push_back(token);
+    out.trained.push_back(weight > 0 ? 1 : 0);
+    out.roles.push_back(role);
+    if (weighted) out.weights.push_back(static_cast<float>(weight));
   };
   for (; at < pieces.size() && prompt.size() < asked.size(); ++at) {
     prompt += pieces[at].text;
     size_t marks = 0;
     for (size_t i = prompt.find(kShield); i != std::string::npos; i = prompt.find(kShield, i + 1)) ++marks;
-    borders.emplace_back(prompt.size() - marks * kShield.size(), role_of(pieces[at].role));
+    double weight = 0;
+    if (pieces[at].trained && !turn_weights.empty()) {
+      weight = turn_weights.back();
+      turn_weights.pop_back();
+    }
+    borders.push_back({prompt.size() - marks * kShield.size(), role_of(pieces[at].role), weight});
   }
+  if (weighted && !turn_weights.empty())
+    throw Error(fmt::format("row {}: the model's chat template does not show every earlier assistant's message, so "
+                            "their weights have no place; leave them out",
+                            row.number));
   if (prompt != asked)
     throw Error(
         fmt::format("row {}: the model's chat template renders the question otherwise when an answer follows, so "
@@ -132,15 +160,16 @@ EncodedRow PromptStyle::encode(const Row& row, const std::string& given_plan) co
                     row.number));
   size_t bytes = 0;
   for (const int32_t token : tokenizer_.encode(prompt, kRendered)) {
-    const auto border = std::find_if(borders.begin(), borders.end(), [&](const auto& b) { return bytes < b.first; });
-    out.tokens.push_back(token);
-    out.trained.push_back(0);
-    out.roles.push_back(border == borders.end() ? Role::kAssistant : border->second);
+    const auto border = std::find_if(borders.begin(), borders.end(), [&](const Border& b) { return bytes < b.end; });
+    push(token, border == borders.end() ? 0 : border->weight,
+         border == borders.end() ? Role::kAssistant : border->role);
     bytes += tokenizer_.token_bytes(token).size();
   }
-  const size_t answer = out.tokens.size();
-  for (; at < pieces.size(); ++at) push(pieces[at].text, pieces[at].trained, role_of(pieces[at].role));
-  for (size_t i = answer, written = 0; i < out.tokens.size() && written < plan.size(); ++i) {
+  out.answer = out.tokens.size();
+  for (; at < pieces.size(); ++at)
+    for (const int32_t token : tokenizer_.encode(pieces[at].text, kRendered))
+      push(token, pieces[at].trained ? row.answer_weight : 0, role_of(pieces[at].role));
+  for (size_t i = out.answer, written = 0; i < out.tokens.size() && written < plan.size(); ++i) {
     if (out.trained[i] == 0) continue;
     written += tokenizer_.token_bytes(out.tokens[i]).size();
     ++out.plan_tokens;

@@ -24,7 +24,9 @@ struct EncodedRow {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token
   std::vector<Role> roles;       // [tokens] whose message the token belongs to
+  std::vector<float> weights{};  // [tokens] what each counts where it is trained; empty: 1 each
   int number = 0;                // the row's line in its file
+  size_t answer = 0;             // where the answer begins; what is trained before it are earlier turns
   size_t plan_tokens = 0;        // how many of the trained ones, the first, are the plan
 };
 
@@ -56,6 +58,9 @@ class PromptStyle {
   const std::vector<Tool>& tools() const { return tools_; }
   bool tools_in_prompt() const { return tools_in_prompt_; }
   bool plan() const { return plan_; }
+
+  // The same model asked for another use case.
+  PromptStyle with(bool tools_in_prompt, bool plan, std::optional<std::string> system, std::vector<Tool> tools) const;
 
  private:
   EncodedRow encode(const Row& row, const std::string& given_plan) const;  // empty: made from the row

@@ -109,6 +109,16 @@ class Section {
     out.assign(found.begin(), found.end());
     return true;
   }
+  // The tables of [[key]]; none where it is not given.
+  std::vector<const toml::table*> tables(const char* key) {
+    known_.push_back(key);
+    const toml::node* node = table_->get(key);
+    if (node == nullptr) return {};
+    if (!node->is_array_of_tables()) wrong(*node, key, "tables in double brackets");
+    std::vector<const toml::table*> out;
+    for (const auto& item : *node->as_array()) out.push_back(item.as_table());
+    return out;
+  }
   const toml::table* table(const char* key) {
     known_.push_back(key);
     const toml::node* node = table_->get(key);
@@ -177,6 +187,7 @@ void read_train(Section s, TrainSettings& t) {
   s.read<double>("weight_decay", t.weight_decay, kNotNegative, "at least 0");
   s.read<double>("clip", t.clip, [](const double& v) { return v > 0; }, "above 0");
   s.read<double>("text_weight", t.text_weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
+  s.read<double>("neftune", t.neftune, [](const double& v) { return v >= 0 && v <= 1000; }, "from 0 to 1000");
   s.read("seed", t.seed);
   s.read<double>("dev_share", t.dev_share, [](const double& v) { return v > 0 && v <= 0.5; }, "above 0, at most 0.5");
   s.read<int>("evaluations", t.evaluations, kPositive, "at least 1");
@@ -190,12 +201,15 @@ void read_train(Section s, TrainSettings& t) {
   s.finish();
 }
 
+// The name of a file in the job's folder; never the test set.
+bool is_own_file(const std::string& name) {
+  return !name.empty() && name != "test.jsonl" && name.find('/') == std::string::npos;
+}
+constexpr const char* kOwnFile = "the name of a file in the job's folder, and not test.jsonl";
+
 void read_preference(Section s, PreferenceSettings& p) {
   s.choice("loss", p.loss, {"dpo", "ipo", "orpo", "kto"}, "\"dpo\", \"ipo\", \"orpo\" or \"kto\"");
-  s.read<std::string>(
-      "file", p.file,
-      [](const std::string& v) { return !v.empty() && v != "test.jsonl" && v.find('/') == std::string::npos; },
-      "the name of a file in the job's folder, and not test.jsonl");
+  s.read<std::string>("file", p.file, is_own_file, kOwnFile);
   // A setting that the loss would not read is refused.
   const auto only = [&](std::initializer_list<std::string_view> losses, auto&& read) {
     if (std::find(losses.begin(), losses.end(), p.loss) != losses.end()) read();
@@ -213,6 +227,24 @@ void read_preference(Section s, PreferenceSettings& p) {
     s.read<double>("undesirable_weight", p.undesirable_weight, positive, "above 0");
   });
   s.finish();
+}
+
+void read_distill(Section s, const std::string& file, DistillSettings& d) {
+  s.choice("kind", d.kind, {"forward_kl", "reverse_kl", "jsd", "sequence"},
+           "\"forward_kl\", \"reverse_kl\", \"jsd\" or \"sequence\"");
+  s.read("teacher", d.teacher);
+  s.read("adapter", d.adapter);
+  if (!d.sequence()) {
+    s.read<std::string>("from", d.from, is_own_file, kOwnFile);
+    s.read<double>("weight", d.weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
+    if (d.from.empty())  // what was saved was saved at temperature 1
+      s.read<double>("temperature", d.temperature, [](const double& v) { return v > 0; }, "above 0");
+  }
+  if (d.kind == "jsd")
+    s.read<double>("beta", d.beta, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
+  s.finish();
+  if (d.teacher.empty() && d.from.empty())
+    throw Error(fmt::format("{}: [distill] needs a teacher, or the file that its tokens were saved to (from)", file));
 }
 
 }  // namespace
@@ -244,6 +276,25 @@ Job load_job(const std::filesystem::path& folder) {
 
   if (const toml::table* table = top.table("preference"))
     read_preference(Section(table, "preference", toml_path.string()), job.preference.emplace());
+  if (const toml::table* table = top.table("distill"))
+    read_distill(Section(table, "distill", toml_path.string()), toml_path.string(), job.distill.emplace());
+  for (const toml::table* table : top.tables("mix")) {
+    MixSettings& mix = job.mix.emplace_back();
+    Section section(table, "mix", toml_path.string());
+    if (!section.read("job", mix.job) ||
+        !section.read<double>("weight", mix.weight, [](const double& v) { return v > 0 && v <= 100; },
+                              "above 0, at most 100"))
+      throw Error(fmt::format("{}: [[mix]] needs job, a folder, and weight, how many of its rows for each of this "
+                              "job's",
+                              toml_path.string()));
+    section.finish();
+  }
+  if (!job.mix.empty() && (job.preference || job.distill))
+    throw Error(fmt::format("{}: [[mix]] is for learning right answers; leave it out beside [preference] and [distill]",
+                            toml_path.string()));
+  if (job.preference && job.distill)
+    throw Error(fmt::format("{}: [preference] and [distill] can't be learned from at once; leave one out",
+                            toml_path.string()));
 
   Section bars(top.table("bars"), "bars", toml_path.string());
   for (auto [key, bar] :

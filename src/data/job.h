@@ -34,6 +34,7 @@ struct TrainSettings {
   // What a word of an answer without calls counts beside a token of a call. Free text can be said in many ways: at 1
   // its losses outweigh those of the calls.
   double text_weight = 1;
+  double neftune = 0;  // noise on embeddings in training (arXiv 2310.05914)
   uint64_t seed = 1;
   double dev_share = 0.05;         // of train.jsonl, set aside to choose checkpoints and settings
   int evaluations = 4;             // of the dev part, spread over the run
@@ -55,6 +56,25 @@ struct PreferenceSettings {
   double sft_weight = 0;
   double lambda = 0.1;
   double desirable_weight = 1, undesirable_weight = 1;
+};
+
+// [distill]: learning from a teacher's distributions, or from its answers.
+struct DistillSettings {
+  std::string kind = "forward_kl";  // forward_kl | reverse_kl | jsd (kernels/distillation.h) | sequence: its answers
+  std::string teacher;              // a path or a pulled name; empty where `from` is given
+  std::string adapter;              // the teacher's, a PEFT folder; relative to the job's folder
+  std::string from;                 // a file in the job's folder that `thimble distill` wrote, instead of a teacher
+  double beta = 0.5;                // of jsd
+  double temperature = 1;
+  double weight = 1;                // of the teacher beside the gold answers' cross-entropy
+
+  bool sequence() const { return kind == "sequence"; }
+};
+
+// [[mix]]: rows of another job that are learned beside this one's, asked as that job asks.
+struct MixSettings {
+  std::string job;    // its folder, from this job's
+  double weight = 0;  // how many of its rows for each of this job's
 };
 
 // [bars]: what a result must reach for GO. Fractions from 0 to 1; what is not given does not count.
@@ -81,6 +101,8 @@ struct Job {
   std::optional<std::string> system;
   TrainSettings train;
   std::optional<PreferenceSettings> preference;
+  std::optional<DistillSettings> distill;
+  std::vector<MixSettings> mix;
   Bars bars;
   std::optional<LargeSettings> large;
   int assess_sample = 100;   // [assess] rows of the test set

@@ -22,13 +22,15 @@ class RowReader {
     row.number = number_;
     if (object.contains("messages") || object.contains("prompt") || object.contains("chosen")) {
       refuse_unknown(object,
-                     {"id", "messages", "prompt", "chosen", "completion", "rejected", "label", "tools", "kind",
-                      "missing", "intent"},
+                     {"id", "messages", "prompt", "chosen", "completion", "rejected", "label", "weight", "tools",
+                      "kind", "missing", "intent"},
                      "");
       read_conversation(object, row);
       if (object.contains("tools") && !object["tools"].is_null()) read_tools(object["tools"], row);
     } else if (object.contains("query")) {
-      refuse_unknown(object, {"id", "query", "calls", "answer", "rejected", "label", "kind", "missing", "intent"}, "");
+      refuse_unknown(object,
+                     {"id", "query", "calls", "answer", "rejected", "label", "weight", "kind", "missing", "intent"},
+                     "");
       row.turns.push_back({"user", text(object, "query", "", true), {}, "", ""});
       if (!object.contains("calls")) fail("\"calls\" is missing; write [] where nothing should be called");
       if (!object["calls"].is_array()) fail("\"calls\" must be a list");
@@ -50,6 +52,11 @@ class RowReader {
       row.id = object["id"].dump();
     } else {
       row.id = text(object, "id", "", false);
+    }
+    if (object.contains("weight")) {
+      row.weight = number(object["weight"], "\"weight\"");
+      if (!(row.weight > 0 && row.weight <= 1e6))
+        fail("\"weight\" must be above 0, at most 1000000; leave the row out where it is not to count");
     }
     row.kind = text(object, "kind", "", false);
     row.missing = text(object, "missing", "", false);
@@ -78,6 +85,11 @@ class RowReader {
     return found->get<std::string>();
   }
 
+  double number(const Json& value, const std::string& what) const {
+    if (!value.is_number()) fail(what + " must be a number");
+    return value.get<double>();
+  }
+
   Call read_call(const Json& value, const std::string& place) const {
     if (!value.is_object()) fail(place + ": a call must be an object with \"name\" and \"arguments\"");
     const Json* call = &value;
@@ -100,7 +112,7 @@ class RowReader {
 
   Turn read_turn(const Json& message, const std::string& place) const {
     if (!message.is_object()) fail(place + ": a message must be an object");
-    refuse_unknown(message, {"role", "content", "tool_calls", "tool_call_id", "name"}, place + ": ");
+    refuse_unknown(message, {"role", "content", "tool_calls", "tool_call_id", "name", "weight"}, place + ": ");
     Turn turn;
     turn.role = text(message, "role", place + ": ", true);
     const bool assistant = turn.role == "assistant";
@@ -116,6 +128,11 @@ class RowReader {
     turn.content = text(message, "content", place + ": ", !assistant || turn.calls.empty());
     turn.name = text(message, "name", place + ": ", false);
     turn.call_id = text(message, "tool_call_id", place + ": ", false);
+    if (message.contains("weight")) {
+      if (!assistant) fail(place + ": only the assistant's messages have a \"weight\"");
+      turn.weight = number(message["weight"], place + ": \"weight\"");
+      if (!(turn.weight >= 0 && turn.weight <= 1)) fail(place + ": \"weight\" must be from 0 to 1");
+    }
     if (!turn.call_id.empty() && turn.role != "tool") fail(place + ": only a tool message has \"tool_call_id\"");
     return turn;
   }
@@ -174,6 +191,7 @@ class RowReader {
     }
     row.calls = std::move(row.turns.back().calls);
     row.answer = std::move(row.turns.back().content);
+    row.answer_weight = messages.back().contains("weight") ? row.turns.back().weight : 1;
     row.turns.pop_back();
     if (row.turns.back().role != "user" && row.turns.back().role != "tool") {
       fail("the message before the answer must be the user's or a tool's");

@@ -17,6 +17,7 @@ struct Turn {
   std::vector<Call> calls{};  // an earlier assistant's
   std::string name{};         // of the tool that a tool message comes from; may be empty
   std::string call_id{};      // which call a tool message answers; may be empty
+  double weight = 0;          // of an assistant's message, from 0 to 1: what learning it counts; 0: it is only given
 
   bool operator==(const Turn&) const = default;
 };
@@ -35,6 +36,9 @@ struct Row {
   std::vector<Turn> turns;                 // what the model sees; the last one is of the user or of a tool
   std::vector<Call> calls;                 // gold calls in order; empty where none is right
   std::string answer;                      // gold text; may be empty where there are calls
+  std::string plan;                        // the line before it, where a teacher wrote it; empty: made (plan.h)
+  double answer_weight = 1;                // as a turn's: what learning the answer counts
+  double weight = 1;                       // above 0: what the whole row counts beside others
   std::string kind;                        // free label for reports: single, multi, none, missing
   std::string missing;                     // name of the required argument that the request lacks
   std::string intent;                      // without calls: the tool that lacks an argument, or a name for what is

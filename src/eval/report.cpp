@@ -146,6 +146,8 @@ std::string data_card(const ReportData& d) {
   };
   line("objective", escape_html(c.objective));
   line("rows to train on", fmt::format("{}", c.train_rows));
+  for (const auto& [name, count] : c.mixed)
+    line(fmt::format("of them of {}", escape_html(name)), fmt::format("{}", count));
   line("rows of the dev part", fmt::format("{}", c.dev_rows));
   line("rows dropped", fmt::format("{}", c.dropped_rows));
   static constexpr const char* kRoleNames[] = {"system", "user", "assistant", "tool"};

@@ -10,6 +10,7 @@
 #include "kernels/cross_entropy_bf16.h"
 #include "kernels/scratch.h"
 #include "kernels/simd.h"
+#include "kernels/sum_exp.h"
 
 namespace thimble {
 namespace {
@@ -18,27 +19,6 @@ using simd::F32;
 using simd::kLanes;
 
 constexpr int64_t kSliceBytes = 64 << 20;
-
-// logits[vocab] -> their largest, and the sum of exp(logit - largest)
-[[gnu::always_inline]] inline float sum_exp(const float* logits, int64_t vocab, float* largest) {
-  float top = logits[0];
-  int64_t i = 0;
-  if (vocab >= kLanes) {
-    F32 tops = simd::load(logits);
-    for (; i + kLanes <= vocab; i += kLanes) tops = simd::max(tops, simd::load(logits + i));
-    top = simd::max(tops);
-  }
-  for (; i < vocab; ++i) top = logits[i] > top ? logits[i] : top;
-  F32 sums{};
-  for (i = 0; i + kLanes <= vocab; i += kLanes) sums += simd::exp(simd::load(logits + i) - top);
-  float total = simd::sum(sums);
-  if (i < vocab) {
-    const F32 e = simd::exp(simd::load(logits + i, vocab - i) - top);
-    for (int64_t l = 0; l < vocab - i; ++l) total += e[l];
-  }
-  *largest = top;
-  return total;
-}
 
 // logits[vocab] -> weight · (softmax - one-hot of target), in place
 [[gnu::always_inline]] inline void gradient(float* logits, int64_t vocab, float lse, int32_t target, float weight) {
@@ -63,7 +43,7 @@ void with_stored_logits(const CrossEntropy& args, float* row_losses) {
       assert(target >= 0 && target < vocab);
       const float target_logit = row[target];
       float top = 0, total = 0;
-      simd::with_simd([&]() __attribute__((always_inline)) { total = sum_exp(row, vocab, &top); });
+      simd::with_simd([&]() __attribute__((always_inline)) { total = simd::sum_exp(row, vocab, &top); });
       const float log_total = std::log(total);
       row_losses[first + r] = log_total + (top - target_logit);
       if (args.dhidden == nullptr && args.dhead == nullptr) return;

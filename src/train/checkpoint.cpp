@@ -44,6 +44,12 @@ std::string fingerprint(std::span<const TrainRow> rows) {
       f.add(static_cast<uint64_t>(static_cast<uint32_t>(row.tokens[i])) << 1 | (row.trained[i] != 0 ? 1 : 0));
     for (const float weight : row.weights) f.add(std::bit_cast<uint32_t>(weight));
     if (!row.wanted) f.add(1);
+    if (row.weight != 1) f.add(std::bit_cast<uint64_t>(row.weight));
+    for (const auto& top : row.teacher)
+      for (const TeacherToken& t : top) {
+        f.add(static_cast<uint32_t>(t.token));
+        f.add(std::bit_cast<uint32_t>(t.log_prob));
+      }
   }
   return fmt::format("{:016x}", f.value);
 }
@@ -130,6 +136,15 @@ json state_of(const SafetensorsFile& file, const std::string& place) {
 RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<const TrainRow> train_rows,
                          std::span<const TrainRow> dev_rows) {
   const auto objective = [&]() -> std::string {
+    if (c.distill) {
+      const DistillConfig& d = *c.distill;
+      Fingerprint adapter;
+      if (d.teacher_adapter.lora != nullptr)
+        for (const float value : d.teacher_adapter.lora->values()) adapter.add(std::bit_cast<uint32_t>(value));
+      return fmt::format("distillation {} {} {} {} from {} {:016x}", static_cast<int>(d.divergence), d.beta,
+                         d.temperature, d.weight, d.teacher != nullptr ? d.teacher->fingerprint : "a file",
+                         adapter.value);
+    }
     if (!c.preference) return "cross-entropy";
     const PreferenceConfig& p = *c.preference;
     return fmt::format("preference {} {} {} {} {} {} {}", static_cast<int>(p.loss), p.beta, p.label_smoothing,
@@ -154,6 +169,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"epochs", fmt::format("{}", c.epochs)},
       {"batch rows", fmt::format("{}", c.batch_rows)},
       {"token budget", fmt::format("{}", c.token_budget)},
+      {"neftune", fmt::format("{}", c.neftune)},
       {"seed", fmt::format("{}", c.seed)},
       {"choice of the best", c.chosen_by},
       {"precision", c.precision == GemmPrecision::kF32 ? "f32" : "bf16"},

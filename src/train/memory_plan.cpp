@@ -13,18 +13,40 @@
 namespace thimble {
 namespace {
 
-// Bytes that the ops' buffers take for a batch of one row of so many tokens.
-size_t buffers_of(const Model& model, const Trainable& trainable, const TrainConfig& config, int recomputed_blocks,
-                  int64_t tokens) {
-  TrainOps ops(model, trainable, {.precision = config.precision, .recomputed_blocks = recomputed_blocks});
+TrainBatch one_row(int64_t tokens) {
   TrainBatch batch;
   batch.tokens.assign(static_cast<size_t>(tokens), 0);
   batch.targets = batch.tokens;
   batch.weights.assign(static_cast<size_t>(tokens), 1.0f);
   batch.plan.segments.push_back(
       {.query_first = 0, .query_count = static_cast<int32_t>(tokens), .key_first = 0, .position = 0, .ancestors = {}});
-  ops.loss_and_gradients(batch, static_cast<double>(tokens));
+  return batch;
+}
+
+// Bytes that the ops' buffers take for a batch of one row of so many tokens.
+size_t buffers_of(const Model& model, const Trainable& trainable, const TrainConfig& config, int recomputed_blocks,
+                  int64_t tokens) {
+  TrainOps ops(model, trainable, {.precision = config.precision, .recomputed_blocks = recomputed_blocks});
+  ops.loss_and_gradients(one_row(tokens), static_cast<double>(tokens));
   return ops.buffer_bytes();
+}
+
+// What a teacher's forward pass takes beside the student's.
+size_t teacher_buffers(const DistillConfig& distill, GemmPrecision precision, int64_t tokens) {
+  TrainOps ops(*distill.teacher, distill.teacher_adapter, {.precision = precision});
+  ops.trained_hidden(one_row(tokens));
+  return ops.buffer_bytes();
+}
+
+// Of weights that stay as they are.
+size_t frozen_bytes(const Model& model, const Trained& trained) {
+  size_t bytes = 0;
+  for (const Linear& linear : model.linears)
+    if (trained.find(linear.weight) == nullptr) bytes += linear.weight.bytes();
+  for (const Param& param : model.params)
+    if (param.value.data != model.head->weight.data && trained.find(param.value) == nullptr)
+      bytes += param.value.bytes();
+  return bytes;
 }
 
 }  // namespace
@@ -35,12 +57,7 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   MemoryPlan plan;
   for (const ParameterTensor& p : parameters)
     plan.trained += p.values.size_bytes() + p.bf16.size_bytes() + 2 * p.gradients.size_bytes();
-  const Trained trained(trainable);
-  for (const Linear& linear : model.linears)
-    if (trained.find(linear.weight) == nullptr) plan.weights += linear.weight.bytes();
-  for (const Param& param : model.params)
-    if (param.value.data != model.head->weight.data && trained.find(param.value) == nullptr)
-      plan.weights += param.value.bytes();
+  plan.weights = frozen_bytes(model, trainable);
   plan.optimizer = Optimizer::state_bytes(parameters, config.optimizer);
 
   int64_t longest = 0, sum = 0;
@@ -55,6 +72,9 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
   plan.other = size_t{32} << 20;
   plan.available = available_memory();
+  if (config.distill && config.distill->teacher != nullptr)
+    plan.teacher = frozen_bytes(*config.distill->teacher, {}) +
+                   teacher_buffers(*config.distill, config.precision, 16) / 16 * static_cast<size_t>(plan.tokens);
 
   if (config.memory_limit > 0) plan.available = std::min(plan.available, config.memory_limit);
 

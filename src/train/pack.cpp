@@ -171,6 +171,7 @@ TrainBatch make_batch(std::span<const TrainRow> rows, const MicroBatch& micro_ba
       batch.targets.push_back(row.tokens[at + 1]);
       batch.weights.push_back(loss_weight(row, at + 1));
       batch.rows.push_back(segment.row);
+      batch.lengths.push_back(static_cast<int32_t>(computed_tokens(row)));
     }
   }
   return batch;

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/distillation.h"
 #include "train/batch.h"
 
 namespace thimble {
@@ -14,7 +15,9 @@ struct TrainRow {
   std::vector<uint8_t> trained;  // [tokens] 1: the model learns to write this token from those before it
   int row = 0;                   // its number in the data file, for messages
   std::vector<float> weights;    // [tokens] of the trained tokens' losses, above 0; empty: 1 each
+  double weight = 1;             // preference tuning: what the answer, or the pair of which it is the first, counts
   bool wanted = true;            // false: preference tuning makes this answer less likely
+  std::vector<std::vector<TeacherToken>> teacher{};  // distillation from a file: of each trained token, in their order
 };
 
 // Positions that a row's loss needs: those before its last trained token. What follows is never computed.

@@ -41,14 +41,6 @@ std::vector<TrainRow> mismatch(std::span<const TrainRow> rows) {
   return out;
 }
 
-// Calls visit(position in losses, index of the row) for the batch's trained tokens, in order.
-template <class Visit>
-void for_trained(const TrainBatch& batch, const Visit& visit) {
-  size_t at = 0;
-  for (size_t i = 0; i < batch.weights.size(); ++i)
-    if (batch.weights[i] != 0) visit(at++, i, batch.rows[i]);
-}
-
 }  // namespace
 
 std::vector<double> answer_log_probs(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_budget,
@@ -79,7 +71,8 @@ bool Preference::measure_reference(TrainOps& ops, const ProgressFn& progress, co
   bool whole = true;
   const auto go_on = [&](int64_t tokens) {
     if (cancelled != nullptr && cancelled->load()) whole = false;
-    if (whole && progress) progress({"reference", done, total, "tokens", "what the model answers before its first step"});
+    if (whole && progress)
+      progress({"reference", done, total, "tokens", "what the model answers before its first step"});
     done += static_cast<double>(tokens);
     return whole;
   };
@@ -96,7 +89,7 @@ void Preference::begin(TrainOps& ops, std::span<const MicroBatch> step) {
   for (const MicroBatch& micro : step)
     for (const int index : micro.rows) {
       const TrainRow& row = rows_[static_cast<size_t>(index)];
-      if (row.wanted || !config_.pairs()) count_ += 1;
+      if (row.wanted || !config_.pairs()) count_ += row.weight;
       if (row.wanted) right_tokens_ += trained_weight(row);
       if (config_.pairs()) continue;
       others.push_back(mismatched_[static_cast<size_t>(index)]);
@@ -125,20 +118,21 @@ double Preference::combine(const TrainBatch& batch, std::span<const float> losse
   std::map<int, double> slopes;
   double sum = 0;
   for (const auto& [row, answer] : answers) {
+    const double weight = rows_[static_cast<size_t>(row)].weight;
     if (!config_.pairs()) {
       const bool wanted = rows_[static_cast<size_t>(row)].wanted;
       const AnswerLoss part = answer_loss(config_, answer, wanted, drift_);
-      slopes[row] = part.slope;
-      sum += part.loss;
+      slopes[row] = weight * part.slope;
+      sum += weight * part.loss;
       const bool above = part.reward > config_.beta * drift_;
       told_apart_ += above == wanted ? 1 : 0;
       (wanted ? wanted_reward_ : unwanted_reward_) += part.reward;
       ++(wanted ? wanted_ : unwanted_);
     } else if (row % 2 == 0) {
       const PairLoss part = pair_loss(config_, answer, answers.at(row + 1));
-      slopes[row] = part.chosen_slope;
-      slopes[row + 1] = part.rejected_slope;
-      sum += part.loss;
+      slopes[row] = weight * part.chosen_slope;
+      slopes[row + 1] = weight * part.rejected_slope;
+      sum += weight * part.loss;
       told_apart_ += part.chosen_reward > part.rejected_reward ? 1 : 0;
       wanted_reward_ += part.chosen_reward;
       unwanted_reward_ += part.rejected_reward;
@@ -166,7 +160,8 @@ double Preference::cross_entropy(const TrainBatch& batch, std::span<const float>
 
 PreferenceMeasure Preference::measured() const {
   const auto mean = [](double sum, int64_t count) { return count == 0 ? 0 : sum / static_cast<double>(count); };
-  return {loss_, told_apart_ / std::max(count_, 1.0), mean(wanted_reward_, wanted_) - mean(unwanted_reward_, unwanted_)};
+  return {loss_, mean(told_apart_, config_.pairs() ? wanted_ : wanted_ + unwanted_),
+          mean(wanted_reward_, wanted_) - mean(unwanted_reward_, unwanted_)};
 }
 
 PreferenceMeasure Preference::evaluate(TrainOps& ops) {

@@ -15,7 +15,7 @@ namespace thimble {
 
 // How well answers are told apart.
 struct PreferenceMeasure {
-  double loss = 0;      // mean over pairs, or over single answers; with the cross-entropy that is added
+  double loss = 0;      // mean over pairs, or over single answers, by weight; with the cross-entropy that is added
   double accuracy = 0;  // share of pairs whose right answer has the higher reward; of single answers, of those whose
                         // reward is on its side of the drift's
   double margin = 0;    // mean reward of what is right less that of what is wrong
@@ -56,7 +56,7 @@ class Preference {
   std::vector<double> mismatched_reference_;  // [rows]
 
   // Of the step that is on its way.
-  double count_ = 0;         // pairs, or single answers
+  double count_ = 0;         // the weights of pairs, or of single answers
   double right_tokens_ = 0;  // the weights of the right answers' tokens
   double drift_ = 0;
   double loss_ = 0, told_apart_ = 0, wanted_reward_ = 0, unwanted_reward_ = 0;

@@ -1,6 +1,7 @@
 // Linear layers with what the adapter adds to them. Apart from train_ops.cpp because dropout has its own path.
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/thread_pool.h"
 #include "kernels/adamw.h"
@@ -15,6 +16,14 @@ Tensor matrix(const float* values, int64_t rows, int64_t cols) {
   return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
 }
 
+// Bits that depend on a key and a place alone (splitmix64), so that nothing drawn has to be kept.
+uint32_t random_bits(uint64_t key, int64_t place) {
+  uint64_t z = key + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(place) + 1);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<uint32_t>(z >> 32);
+}
+
 // to = from with elements zeroed by chance and the others scaled up, or added to `to`. Which ones depends on the
 // key and the place alone, so that backward drops the same without storing them.
 void drop_elements(uint64_t key, float share, const float* from, int64_t count, float* to, bool accumulate) {
@@ -23,16 +32,26 @@ void drop_elements(uint64_t key, float share, const float* from, int64_t count, 
   const float scale = 1 / (1 - share);
   threads().parallel_for((count + kPiece - 1) / kPiece, [&](int64_t piece, int) {
     for (int64_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
-      uint64_t z = key + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(i) + 1);  // splitmix64
-      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-      const float value = static_cast<uint32_t>(z >> 32) < limit ? 0.0f : from[i] * scale;
+      const float value = random_bits(key, i) < limit ? 0.0f : from[i] * scale;
       to[i] = accumulate ? to[i] + value : value;
     }
   });
 }
 
 }  // namespace
+
+// Beside dropout, whose random bits it shares.
+void TrainOps::add_noise(Value& embedded) const {
+  const uint64_t key = options_.dropout_seed * 0x9fb21c651e98df25u + dropout_step_ * 0xd1342543de82ef95u;
+  threads().parallel_for(embedded.rows, [&](int64_t r, int) {
+    const auto length = static_cast<double>(batch_->lengths[static_cast<size_t>(r)]);
+    const double cells = length * static_cast<double>(embedded.cols);
+    const float scale = options_.neftune / static_cast<float>(std::sqrt(cells));
+    float* row = embedded.row(r);
+    for (int64_t c = 0; c < embedded.cols; ++c)
+      row[c] += scale * (static_cast<float>(random_bits(key, r * embedded.cols + c)) * 0x1p-31f - 1.0f);
+  });
+}
 
 ValuePtr TrainOps::plain_linear(const Linear& layer, const ValuePtr& x) {
   ValuePtr y = make(x->rows, layer.out());

@@ -19,6 +19,49 @@
 #include "tensor/quantize.h"
 
 namespace thimble {
+namespace {
+
+CrossEntropy cross_entropy_of(const HeadRows& rows) {
+  CrossEntropy args;
+  args.precision = rows.precision;
+  args.hidden = rows.hidden;
+  args.rows = rows.rows;
+  args.targets = rows.targets.data();
+  args.head = rows.head;
+  args.dhidden = rows.dhidden;
+  return args;
+}
+
+// The weighted sum of the tokens' losses.
+double token_losses(const HeadRows& rows) {
+  CrossEntropy args = cross_entropy_of(rows);
+  args.row_weights = rows.weights.data();
+  args.dhead = rows.dhead;
+  return cross_entropy(args);
+}
+
+// A token's gradient is its weight times that of its own loss, so the head runs once for losses and gradients, unless
+// its own gradient is wanted too: that is a sum over tokens.
+HeadLoss combined(const LossOfTokens& loss) {
+  return [&loss](const HeadRows& rows) {
+    std::vector<float> losses(static_cast<size_t>(rows.rows)), weights(losses.size());
+    CrossEntropy args = cross_entropy_of(rows);
+    args.row_losses = losses.data();
+    cross_entropy(args);
+    const double value = loss(losses, weights);
+    const int64_t cols = rows.head->cols();
+    for (int64_t i = 0; rows.dhidden != nullptr && i < rows.rows * cols; ++i)
+      rows.dhidden[i] *= weights[static_cast<size_t>(i / cols)];
+    if (rows.dhead == nullptr) return value;
+    args.row_weights = weights.data();
+    args.dhidden = nullptr;
+    args.dhead = rows.dhead;
+    cross_entropy(args);
+    return value;
+  };
+}
+
+}  // namespace
 
 TrainOps::TrainOps(const Model& model, const Trained& trained, Options options)
     : model_(model), trained_(trained), options_(options) {
@@ -69,7 +112,9 @@ Act TrainOps::embed(const Param& table) {
           fmt::format("training row has token {}, but the model's vocabulary has {} entries; encode the data "
                       "with this model's tokenizer",
                       token, vocab));
-  return embed_rows(table, batch_->tokens.data());
+  const Act y = embed_rows(table, batch_->tokens.data());
+  if (dropping_ && options_.neftune > 0) add_noise(value_of(y));
+  return y;
 }
 
 Act TrainOps::embed_rows(const Param& table, const int32_t* ids) {
@@ -310,32 +355,40 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
   return hidden;
 }
 
+double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, const HeadLoss& loss,
+                                    uint64_t dropout_step) {
+  recording_ = trained_.any();
+  dropping_ = true;
+  dropout_step_ = dropout_step;
+  const double result = head_loss(forward(batch), batch, loss, normalizer, true);
+  tape_.run_backward(op_seconds_);
+  return result;
+}
+
+double TrainOps::loss(const TrainBatch& batch, double normalizer, const HeadLoss& loss) {
+  recording_ = dropping_ = false;
+  return head_loss(forward(batch), batch, loss, normalizer, false);
+}
+
 double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
-  recording_ = trained_.any();
-  dropping_ = true;
-  dropout_step_ = dropout_step;
-  const double result = head_loss(forward(batch), batch, nullptr, normalizer, true);
-  tape_.run_backward(op_seconds_);
-  return result;
+  return loss_and_gradients(batch, normalizer, token_losses, dropout_step);
 }
-
+double TrainOps::loss(const TrainBatch& batch, double normalizer) { return loss(batch, normalizer, token_losses); }
 double TrainOps::loss_and_gradients(const TrainBatch& batch, const LossOfTokens& loss, uint64_t dropout_step) {
-  recording_ = trained_.any();
-  dropping_ = true;
-  dropout_step_ = dropout_step;
-  const double result = head_loss(forward(batch), batch, &loss, 1, true);
-  tape_.run_backward(op_seconds_);
-  return result;
+  return loss_and_gradients(batch, 1, combined(loss), dropout_step);
 }
-
 double TrainOps::loss(const TrainBatch& batch, const LossOfTokens& loss) {
-  recording_ = dropping_ = false;
-  return head_loss(forward(batch), batch, &loss, 1, false);
+  return this->loss(batch, 1, combined(loss));
 }
 
-double TrainOps::loss(const TrainBatch& batch, double normalizer) {
+Buffer<float> TrainOps::trained_hidden(const TrainBatch& batch) {
   recording_ = dropping_ = false;
-  return head_loss(forward(batch), batch, nullptr, normalizer, false);
+  const ValuePtr hidden = forward(batch);
+  Buffer<float> out(static_cast<size_t>(hidden->count()));
+  float* to = out.data();
+  for (int64_t r = 0; r < batch.size(); ++r)
+    if (batch.weights[static_cast<size_t>(r)] != 0) to = std::copy_n(hidden->row(r), hidden->cols, to);
+  return out;
 }
 
 Buffer<float> TrainOps::logits(const TrainBatch& batch) {
@@ -348,7 +401,7 @@ Buffer<float> TrainOps::logits(const TrainBatch& batch) {
 }
 
 // Logits are computed for the trained rows alone, and never all at once.
-double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, const LossOfTokens* combined,
+double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, const HeadLoss& of_head,
                            double normalizer, bool backward) {
   const OpTimer timer(op_seconds_, "head and loss");
   const int64_t vocab = model_.head->out(), cols = hidden->cols;
@@ -375,31 +428,15 @@ double TrainOps::head_loss(const ValuePtr& hidden, const TrainBatch& batch, cons
   Buffer<float> gathered_grad = with_gradient ? pool_.take(rows, cols) : Buffer<float>();
   for (int64_t i = 0; i < rows; ++i)
     std::copy_n(hidden->row(trained[static_cast<size_t>(i)]), cols, gathered.data() + i * cols);
-  CrossEntropy args;
-  args.precision = options_.precision;
-  args.hidden = gathered.data();
-  args.rows = rows;
-  args.targets = targets.data();
-  args.row_weights = combined == nullptr ? weights.data() : nullptr;
   const Tensor head = factor(model_.head->weight);
-  float* const dhead = backward ? gradients(model_.head->weight) : nullptr;
-  args.head = &head;
-  args.dhidden = with_gradient ? gathered_grad.data() : nullptr;
-  args.dhead = combined == nullptr ? dhead : nullptr;
-  std::vector<float> losses(combined == nullptr ? 0 : static_cast<size_t>(rows));
-  args.row_losses = combined == nullptr ? nullptr : losses.data();
-  double loss = cross_entropy(args);
-  if (combined != nullptr) {
-    // A token's gradient is its weight times that of its own loss, so the head runs once for both, unless its own
-    // gradient is wanted too: that is a sum over tokens.
-    loss = (*combined)(losses, weights);
-    for (int64_t i = 0; with_gradient && i < rows * cols; ++i)
-      gathered_grad.data()[i] *= weights[static_cast<size_t>(i / cols)];
-    args.row_weights = weights.data();
-    args.dhidden = nullptr;
-    args.dhead = dhead;
-    if (dhead != nullptr) cross_entropy(args);
-  }
+  const double loss = of_head({.precision = options_.precision,
+                                 .hidden = gathered.data(),
+                                 .rows = rows,
+                                 .targets = targets,
+                                 .weights = weights,
+                                 .head = &head,
+                                 .dhidden = with_gradient ? gathered_grad.data() : nullptr,
+                               .dhead = backward ? gradients(model_.head->weight) : nullptr});
   if (with_gradient) {
     hidden->grad = pool_.take(hidden->rows, hidden->cols);
     std::fill_n(hidden->grad.data(), hidden->count(), 0.0f);

@@ -19,9 +19,22 @@ namespace thimble {
 // A number of blocks that no model has.
 inline constexpr int kAllBlocks = 1 << 30;
 
-// A loss that is no plain sum: made from the losses of a batch's trained tokens, in the batch's order. Returns its value
-// and writes its derivative with respect to each of them, which is the weight of that token's gradient.
+// A loss that is no plain sum: made from the losses of a batch's trained tokens, in the batch's order. Returns its
+// value and writes its derivative with respect to each of them, which is the weight of that token's gradient.
 using LossOfTokens = std::function<double(std::span<const float> losses, std::span<float> weights)>;
+
+// What a loss of any kind is made from: the trained rows of a batch as they stand before the head.
+struct HeadRows {
+  GemmPrecision precision = GemmPrecision::kBF16;
+  const float* hidden = nullptr;  // [rows, hidden]
+  int64_t rows = 0;
+  std::span<const int32_t> targets;  // [rows]
+  std::span<const float> weights;    // [rows], over the normalizer
+  const Tensor* head = nullptr;      // [vocab, hidden]
+  float* dhidden = nullptr;          // [rows, hidden], to be written; null where nothing below is trained
+  float* dhead = nullptr;            // [vocab, hidden], to be added to; null where the head is frozen
+};
+using HeadLoss = std::function<double(const HeadRows& rows)>;
 
 // Computes a model's calls with the training kernels and records what backward needs. Made once for a run; every
 // batch goes through one of the calls below. Gradients are made only for what is trained and for the activations above
@@ -35,6 +48,9 @@ class TrainOps final : public Ops {
     // first, because the others' memory is free again when their turn comes. Gradients are the same to the bit.
     int recomputed_blocks = 0;
     uint64_t dropout_seed = 0;
+    // Noise on embeddings while training, uniform within neftune / sqrt(row's length · width) (Jain et al. 2023, arXiv
+    // 2310.05914); drawn once for tokens that rows share, by the length of the first of them. 0: none.
+    float neftune = 0;
   };
   // Where nothing is trained, losses are the base model's.
   TrainOps(const Model& model, const Trained& trained, Options options);
@@ -46,6 +62,10 @@ class TrainOps final : public Ops {
   double loss(const TrainBatch& batch, double normalizer);  // the same without gradients and dropout
   double loss_and_gradients(const TrainBatch& batch, const LossOfTokens& loss, uint64_t dropout_step = 0);
   double loss(const TrainBatch& batch, const LossOfTokens& loss);
+  double loss_and_gradients(const TrainBatch& batch, double normalizer, const HeadLoss& loss,
+                            uint64_t dropout_step = 0);
+  double loss(const TrainBatch& batch, double normalizer, const HeadLoss& loss);
+  Buffer<float> trained_hidden(const TrainBatch& batch);  // [trained tokens, hidden] before the head, in their order
   Buffer<float> logits(const TrainBatch& batch);            // [tokens, vocab], for tests
 
   GemmPrecision precision() const { return options_.precision; }
@@ -79,10 +99,11 @@ class TrainOps final : public Ops {
   ValuePtr plain_linear(const Linear& layer, const ValuePtr& x);
   void add_bias(const Linear& layer, const ValuePtr& y);
   Act embed_rows(const Param& table, const int32_t* ids);
+  void add_noise(Value& embedded) const;
   void shed(Value& value);
   Act run_block(const Act& x, const std::function<Act(const Act&)>& body);
   ValuePtr forward(const TrainBatch& batch);
-  double head_loss(const ValuePtr& hidden, const TrainBatch& batch, const LossOfTokens* loss, double normalizer,
+  double head_loss(const ValuePtr& hidden, const TrainBatch& batch, const HeadLoss& loss, double normalizer,
                    bool backward);
 
   const Model& model_;

@@ -33,6 +33,30 @@ void check_preference(const PreferenceConfig& c, std::span<const TrainRow> rows)
       throw Error(fmt::format("row {}: a pair is a right answer and, after it, a wrong one", rows[i].row));
 }
 
+void check_distill(const DistillConfig& c, const Model& model, std::span<const TrainRow> rows) {
+  const auto refuse = [](const char* what, float value, const char* range) {
+    throw Error(fmt::format("training settings: {} is {}; it must be {}", what, value, range));
+  };
+  if (!(c.temperature > 0) || !std::isfinite(c.temperature)) refuse("temperature", c.temperature, "above 0");
+  if (!(c.weight > 0) || c.weight > 1) refuse("the teacher's weight", c.weight, "above 0, at most 1");
+  if (c.divergence == Divergence::kJsd && !(c.beta > 0 && c.beta < 1)) refuse("beta", c.beta, "between 0 and 1");
+  if (c.teacher == nullptr) {
+    if (c.temperature != 1) refuse("temperature", c.temperature, "1, which a teacher's tokens were saved at");
+    for (const TrainRow& row : rows) {
+      if (row.teacher.size() != static_cast<size_t>(trained_tokens(row)))
+        throw Error(fmt::format("row {}: there is no teacher for its tokens", row.row));
+      for (const auto& top : row.teacher)
+        for (const TeacherToken& t : top)
+          if (t.token < 0 || t.token >= model.head->out())
+            throw Error(fmt::format("row {}: its teacher knows token {}, but the model predicts {}", row.row, t.token,
+                                    model.head->out()));
+    }
+  } else if (c.teacher->head->out() != model.head->out()) {
+    throw Error(fmt::format("the teacher predicts {} tokens and the student {}; distillation needs one vocabulary",
+                            c.teacher->head->out(), model.head->out()));
+  }
+}
+
 void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> rows) {
   const auto refuse = [](const std::string& what) { throw Error("training settings: " + what); };
   if (!(c.learning_rate > 0) || !std::isfinite(c.learning_rate))
@@ -49,19 +73,24 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
   if (!(c.optimizer.clip >= 0)) refuse(fmt::format("clip is {}; it must be 0 or more", c.optimizer.clip));
   if (!(c.optimizer.weight_decay >= 0))
     refuse(fmt::format("weight decay is {}; it must be 0 or more", c.optimizer.weight_decay));
+  if (!(c.neftune >= 0) || !std::isfinite(c.neftune))
+    refuse(fmt::format("neftune is {}; it must be 0 or more", c.neftune));
   if (rows.empty()) throw Error("there are no rows to train on");
   if (c.preference) check_preference(*c.preference, rows);
+  if (c.distill) check_distill(*c.distill, model, rows);
+  if (c.preference && c.distill) refuse("preference tuning and distillation at once; choose one");
   for (const TrainRow& row : rows)
     if (computed_tokens(row) > model.config.context)
       throw Error(fmt::format("row {}: {} tokens, but the model reads at most {}; cut the row or leave it out", row.row,
                               row.tokens.size(), model.config.context));
 }
 
-double mean_loss(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_budget) {
+double mean_loss(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_budget,
+                 const std::function<HeadLoss(const TrainBatch&)>& loss_of = {}) {
   double sum = 0, weight = 0;
   for (const MicroBatch& micro : pack_in_order(rows, token_budget)) {
     const TrainBatch batch = make_batch(rows, micro);
-    sum += ops.loss(batch, 1);
+    sum += loss_of ? ops.loss(batch, 1, loss_of(batch)) : ops.loss(batch, 1);
     weight += batch.weight();
   }
   return sum / weight;
@@ -79,7 +108,10 @@ class Run {
         callbacks_(callbacks),
         trainable_(make_trainable(model, config)),
         ops_(model, trainable_,
-             {.precision = config.precision, .recomputed_blocks = recomputed_blocks, .dropout_seed = config.seed}),
+             {.precision = config.precision,
+              .recomputed_blocks = recomputed_blocks,
+              .dropout_seed = config.seed,
+              .neftune = static_cast<float>(config.neftune)}),
         optimizer_(trainable_.parameters(), config.optimizer),
         total_steps_(planned_steps(config, train_rows.size())),
         per_epoch_(steps_per_epoch(config, train_rows.size())) {
@@ -93,6 +125,10 @@ class Run {
     for (const StepPlan& step : plan_) epoch_tokens += step.tokens;
     total_tokens_ =
         static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
+    if (config.distill) {
+      distiller_.emplace(*config.distill, train_rows, config.precision);
+      dev_distiller_.emplace(*config.distill, dev_rows, config.precision);
+    }
     if (config.preference) measure_reference();  // before a checkpoint's values replace those of the start
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
@@ -163,8 +199,10 @@ class Run {
       }
       const TrainBatch batch = make_batch(train_, micro);
       const auto dropout_step = static_cast<uint64_t>(state_.micro_batches + micro_done);
-      const double part = preference_ ? ops_.loss_and_gradients(batch, preference_->loss_of(batch), dropout_step)
-                                      : ops_.loss_and_gradients(batch, plan.weight, dropout_step);
+      const double part =
+          preference_  ? ops_.loss_and_gradients(batch, preference_->loss_of(batch), dropout_step)
+          : distiller_ ? ops_.loss_and_gradients(batch, plan.weight, distiller_->loss_of(batch), dropout_step)
+                       : ops_.loss_and_gradients(batch, plan.weight, dropout_step);
       if (!std::isfinite(part)) fail("the loss is not a finite number", micro);
       loss += part;
       ++micro_done;
@@ -213,7 +251,10 @@ class Run {
         point.dev_accuracy = measured.accuracy;
         point.dev_margin = measured.margin;
       } else {
-        point.dev_loss = mean_loss(ops_, dev_, config_.token_budget);
+        point.dev_loss = dev_distiller_
+                             ? mean_loss(ops_, dev_, config_.token_budget,
+                                         [&](const TrainBatch& batch) { return dev_distiller_->loss_of(batch); })
+                             : mean_loss(ops_, dev_, config_.token_budget);
       }
       last_dev_loss_ = point.dev_loss;
     }
@@ -344,6 +385,7 @@ class Run {
   RunIdentity identity_;
   RunState state_;
   std::optional<Preference> preference_, dev_preference_;  // of the training and of the dev rows
+  std::optional<Distiller> distiller_, dev_distiller_;     // likewise
   std::vector<StepPlan> plan_;
   int64_t planned_epoch_ = -1;
   DivergenceWatch watch_;

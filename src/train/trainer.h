@@ -12,6 +12,7 @@
 
 #include "core/progress.h"
 #include "models/model.h"
+#include "train/distill.h"
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 #include "train/pack.h"
@@ -38,7 +39,10 @@ struct TrainConfig {
   GemmPrecision precision = GemmPrecision::kBF16;
   Recompute recompute = Recompute::kAuto;
   size_t memory_limit = 0;  // bytes that the plan must stay below; 0: what the machine has free
-  std::optional<PreferenceConfig> preference;  // not given: cross-entropy; rows stand as train/preference.h says
+  double neftune = 0;  // TrainOps::Options::neftune
+  // What is minimised; with neither, the cross-entropy of trained tokens. Rows stand as train/preference.h says.
+  std::optional<PreferenceConfig> preference;
+  std::optional<DistillConfig> distill;
   int evaluations = 10;  // of the dev rows, spread over the run; one more before the first step
   std::string chosen_by = "dev loss";  // what TrainCallbacks::metric is, in words: part of what a run is
   int patience = 0;      // stop after so many evaluations without a better one; 0 = never

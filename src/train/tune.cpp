@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/random.h"
 #include "data/check.h"
 #include "data/cut.h"
 #include "data/read.h"
@@ -24,13 +26,22 @@ std::string kind_of(const Row& row) {
 }
 
 // The words of an answer in text count less; its plan, its first token and its last, which ends it, count whole.
-std::vector<float> text_weights(const TrainRow& row, size_t plan_tokens, double text_weight) {
-  std::vector<float> weights(row.tokens.size(), 1.0f);
+void weigh_text(const EncodedRow& row, double text_weight, std::vector<float>& weights) {
   const auto last = row.tokens.size() - 1 -
                     static_cast<size_t>(std::find(row.trained.rbegin(), row.trained.rend(), 1) - row.trained.rbegin());
   size_t trained = 0;
-  for (size_t i = 0; i < last; ++i)
-    if (row.trained[i] != 0 && trained++ > plan_tokens) weights[i] = static_cast<float>(text_weight);
+  for (size_t i = row.answer; i < last; ++i)
+    if (row.trained[i] != 0 && trained++ > row.plan_tokens) weights[i] *= static_cast<float>(text_weight);
+}
+
+// What each token of a row counts: its message's weight, its row's, and that of text. Empty where all count 1.
+std::vector<float> token_weights(const Row& row, const EncodedRow& encoded, double text_weight) {
+  std::vector<float> weights = encoded.weights;
+  const bool text = row.calls.empty() && text_weight < 1;
+  if (weights.empty() && !text && row.weight == 1) return {};
+  weights.resize(encoded.tokens.size(), 1.0f);
+  if (text) weigh_text(encoded, text_weight, weights);
+  for (float& weight : weights) weight *= static_cast<float>(row.weight);
   return weights;
 }
 
@@ -39,9 +50,14 @@ void check_verdicts(const Job& job, std::span<const Row> rows, const std::string
   for (const Row& row : rows) {
     const char* problem = nullptr;
     if (!job.preference && (row.rejected || row.label))
-      problem = "it has a rejected answer or a label, but thimble.toml has no [preference] that says what to do with it";
+      problem = "it has a rejected answer or a label, but thimble.toml has no [preference] to say what to do with it";
     else if (job.preference && job.preference->loss == "kto" && !row.rejected && !row.label)
       problem = "it has neither a label nor a rejected answer, which the loss kto needs";
+    else if (job.preference &&
+             std::any_of(row.turns.begin(), row.turns.end(), [](const Turn& t) { return t.weight > 0; }))
+      problem = "an earlier message has a weight, but preference tuning is of answers; leave it out";
+    else if (job.preference && row.answer_weight != 1)
+      problem = "its answer has a weight of its own, but preference tuning is of whole answers; give the row a weight";
     else if (job.preference && job.preference->loss != "kto" && !row.rejected)
       problem = "it has no rejected answer, which the loss needs; only kto learns from rows with a label";
     if (problem != nullptr) report.errors.push_back(fmt::format("{}: row {}: {}.", file, row.number, problem));
@@ -49,9 +65,23 @@ void check_verdicts(const Job& job, std::span<const Row> rows, const std::string
 }
 
 std::string objective_of(const Job& job) {
+  if (job.distill) {
+    const DistillSettings& d = *job.distill;
+    const std::string teacher = d.from.empty() ? d.teacher + (d.adapter.empty() ? "" : " with " + d.adapter) : d.from;
+    if (d.sequence()) return fmt::format("cross-entropy of the answers of {}", teacher);
+    std::string text = fmt::format("{} from {}",
+                                   d.kind == "forward_kl"   ? "forward KL divergence"
+                                   : d.kind == "reverse_kl" ? "reverse KL divergence"
+                                                            : fmt::format("JSD with beta {:g}", d.beta),
+                                   teacher);
+    if (d.temperature != 1) text += fmt::format(" at temperature {:g}", d.temperature);
+    if (d.weight < 1) text += fmt::format(", weight {:g}, and the answers' cross-entropy", d.weight);
+    return text;
+  }
   if (!job.preference) return "cross-entropy of the answers' tokens";
   const PreferenceSettings& p = *job.preference;
-  if (p.loss == "orpo") return fmt::format("ORPO: cross-entropy of right answers, odds ratio with lambda {:g}", p.lambda);
+  if (p.loss == "orpo")
+    return fmt::format("ORPO: cross-entropy of right answers, odds ratio with lambda {:g}", p.lambda);
   std::string text =
       fmt::format("{}, beta {:g}, against the model as it is before the first step",
                   p.loss == "dpo" ? "DPO" : p.loss == "ipo" ? "IPO" : "KTO", p.beta);
@@ -76,6 +106,17 @@ EncodedAnswers encode_answers(const PromptStyle& style, const Row& row, const st
   if (out.rejected->tokens == out.own.tokens)
     throw Error(fmt::format("{}: row {}: the right and the rejected answer are the same to the model, token by token",
                             file, row.number));
+  return out;
+}
+
+// Every row as it is learned; empty where nothing is rewritten.
+std::vector<std::optional<Row>> rewritten_rows(std::span<const Row> rows, std::span<const size_t> train,
+                                               const RewriteRows& rewrite) {
+  if (!rewrite) return {};
+  std::vector<Row> asked;
+  for (const size_t i : train) asked.push_back(rows[i]);
+  std::vector<std::optional<Row>> answers = rewrite(asked), out(rows.begin(), rows.end());
+  for (size_t i = 0; i < train.size(); ++i) out[train[i]] = std::move(answers[i]);
   return out;
 }
 
@@ -156,6 +197,52 @@ void shorten(const Job& job, const PromptStyle& style, Row& row, EncodedAnswers&
   answers = std::move(cut);
 }
 
+// Rows of other jobs, as many as their weights say, drawn by the seed from their training parts alone.
+void mix_in(const Job& job, const PromptStyle& style, TrainingData& out) {
+  const size_t own = out.train.size();
+  for (const MixSettings& mix : job.mix) {
+    const Job other = load_job(job.folder / mix.job);
+    const std::string file = other.train_file().string();
+    const std::vector<Row> rows = read_rows(other.train_file());
+    CheckReport report = check_rows(rows, other.tools, file);
+    for (const Job* tested : {&job, &other}) {
+      if (!std::filesystem::exists(tested->test_file())) continue;
+      const CheckReport leaks =
+          check_leaks(rows, read_rows(tested->test_file()), file, tested->test_file().string());
+      report.errors.insert(report.errors.end(), leaks.errors.begin(), leaks.errors.end());
+    }
+    check_verdicts(Job{}, rows, file, report);
+    report.throw_if_errors();
+    std::vector<size_t> order = split_rows(rows, other.train.dev_share, other.train.seed).train;
+    Random(job.train.seed).shuffle(order);
+    const auto due = static_cast<size_t>(std::llround(mix.weight * static_cast<double>(own)));
+    const PromptStyle asked = style.with(other.tools_in_prompt, other.plan, other.system, other.tools);
+    size_t taken = 0, too_long = 0;
+    for (const size_t i : order) {
+      if (taken == due) break;
+      EncodedRow encoded = asked.encode(rows[i]);
+      if (static_cast<int64_t>(encoded.tokens.size()) > job.train.max_tokens) {
+        ++too_long;
+        continue;
+      }
+      TrainRow train{encoded.tokens, encoded.trained, rows[i].number,
+                     token_weights(rows[i], encoded, other.train.text_weight)};
+      for (const Role role : encoded.roles) ++out.card.tokens[static_cast<size_t>(role)];
+      out.card.trained_tokens += trained_tokens(train);
+      out.card.longest = std::max(out.card.longest, static_cast<int64_t>(train.tokens.size()));
+      out.train.push_back(std::move(train));
+      ++taken;
+    }
+    if (taken == 0) throw Error(fmt::format("{}: gives no row to mix in; take the [[mix]] out", file));
+    out.card.train_rows += taken;
+    out.card.mixed[other.name] += taken;
+    if (taken < due)
+      out.card.notes.push_back(fmt::format("{} of {} rows that the weight {:g} asks for: {} has no more{}", taken, due,
+                                           mix.weight, file,
+                                           too_long > 0 ? fmt::format(" ({} are too long)", too_long) : ""));
+  }
+}
+
 void note_own_tools(TrainingData& data) {
   size_t count = 0;
   int first = 0;
@@ -187,7 +274,7 @@ Json point_to_json(const HistoryPoint& p) {
   return point;
 }
 
-TrainingData prepare_training(const Job& job, const PromptStyle& style) {
+TrainingData prepare_training(const Job& job, const PromptStyle& style, const RewriteRows& rewrite) {
   TrainingData out;
   const auto file = job.tuning_file();
   out.rows = read_rows(file);
@@ -208,8 +295,17 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
   const Split split = split_rows(out.rows, job.train.dev_share, job.train.seed);
   std::vector<uint8_t> in_dev(out.rows.size());
   for (const size_t i : split.dev) in_dev[i] = 1;
+  if (job.distill && job.distill->sequence() && !rewrite)
+    throw Error("[distill] kind = \"sequence\": only `thimble tune` and `make` ask the teacher for its answers; choose "
+                "another kind for this");
+  size_t untaught = 0;
+  const std::vector<std::optional<Row>> rewritten = rewritten_rows(out.rows, split.train, rewrite);
   for (size_t i = 0; i < out.rows.size(); ++i) {
-    Row row = out.rows[i];
+    if (!rewritten.empty() && !rewritten[i]) {
+      ++untaught;
+      continue;
+    }
+    Row row = rewritten.empty() ? out.rows[i] : *rewritten[i];
     EncodedAnswers answers = encode_answers(style, row, file.string());
     if (answers.length() > job.train.max_tokens) {
       if (job.train.too_long == "drop") {
@@ -220,16 +316,15 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     }
     const auto length = answers.length();
     EncodedRow& encoded = answers.own;
-    TrainRow train{std::move(encoded.tokens), std::move(encoded.trained), row.number, {}};
+    TrainRow train{encoded.tokens, encoded.trained, row.number, token_weights(row, encoded, job.train.text_weight)};
+    train.weight = row.weight;
     if (trained_tokens(train) == 0)
       throw Error(
           fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
-    if (row.calls.empty() && job.train.text_weight < 1)
-      train.weights = text_weights(train, encoded.plan_tokens, job.train.text_weight);
     train.wanted = row.label.value_or(true);
     std::optional<TrainRow> rejected;
     if (answers.rejected)
-      rejected = {std::move(answers.rejected->tokens), std::move(answers.rejected->trained), row.number, {}, false};
+      rejected = {answers.rejected->tokens, answers.rejected->trained, row.number, {}, row.weight, false};
     if (in_dev[i] != 0) {
       if (train.wanted) out.dev_rows.push_back(row);
       out.dev.push_back(std::move(train));
@@ -245,15 +340,16 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
     ++out.card.kinds[kind_of(row)];
     for (const Call& call : row.calls) ++out.card.tools[call.name];
     if (out.train.empty()) {
-      out.example = {train.tokens, train.trained, std::move(encoded.roles), row.number};
-      if (rejected)
-        out.rejected_example = {rejected->tokens, rejected->trained, std::move(answers.rejected->roles), row.number};
+      out.example = std::move(encoded);
+      out.rejected_example = std::move(answers.rejected);
     }
     ++(rejected ? out.card.pairs : train.wanted ? out.card.wanted : out.card.unwanted);
     out.train.push_back(std::move(train));
     if (rejected) out.train.push_back(std::move(*rejected));
     ++out.card.train_rows;
   }
+  if (untaught > 0)
+    out.card.notes.push_back(fmt::format("{} rows are left out: the teacher's answer can't be learned", untaught));
   if (out.card.dropped_rows > 0)
     out.card.notes.push_back(fmt::format("{} rows were longer than {} tokens and were dropped", out.card.dropped_rows,
                                          job.train.max_tokens));
@@ -263,10 +359,47 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style) {
                                          out.card.cut_rows, job.train.max_tokens, out.card.cut_tokens));
   if (!job.tools_in_prompt) note_own_tools(out);
   if (out.train.empty()) throw Error(fmt::format("{}: no row is left to train on", file.string()));
+  mix_in(job, style, out);
+  if (job.distill && !job.distill->from.empty()) {
+    read_teacher(job.folder / job.distill->from, out.train);
+    read_teacher(job.folder / job.distill->from, out.dev);
+  } else if (job.distill && !job.distill->sequence()) {
+    out.teacher = load_teacher(job, style.tokenizer());
+  }
   return out;
 }
 
-TrainConfig train_config(const Job& job) {
+std::shared_ptr<const Teacher> load_teacher(const Job& job, const Tokenizer& student) {
+  const DistillSettings& d = *job.distill;
+  if (d.teacher.empty()) throw Error("[distill] names no teacher; give one (teacher = a path or a pulled name)");
+  auto teacher = std::make_shared<Teacher>();
+  teacher->model = load_model(resolve_model(d.teacher));
+  const Tokenizer theirs = Tokenizer::from(teacher->model->vocabulary);
+  bool same = theirs.vocab_size() == student.vocab_size();
+  for (int32_t id = 0; same && id < student.vocab_size(); ++id)
+    same = theirs.token_bytes(id) == student.token_bytes(id);
+  if (!same)
+    throw Error(fmt::format("the teacher {} has another vocabulary than the student {}, so that their tokens can't be "
+                            "compared; choose a teacher of the same family, or kind = \"sequence\"",
+                            d.teacher, job.base));
+  if (d.adapter.empty()) return teacher;
+  const auto folder = job.folder / d.adapter;
+  const LoraAdapter adapter = read_adapter(folder);
+  if (!adapter.manifest.empty()) {
+    const JobManifest manifest = parse_manifest(adapter.manifest, (folder / "thimble_job.json").string());
+    if (manifest.base_fingerprint != teacher->model->fingerprint)
+      throw Error(fmt::format("{}: the adapter belongs to another base model ('{}') than {}; name that one as teacher",
+                              folder.string(), manifest.base, d.teacher));
+    if (manifest.tools_in_prompt != job.tools_in_prompt || manifest.plan != job.plan || manifest.system != job.system)
+      throw Error(fmt::format("{}: was taught with another system message, plan or place of the tools than this job's; "
+                              "a teacher sees the student's own prompts, so they must be those that it knows",
+                              folder.string()));
+  }
+  teacher->adapter = stored_lora(*teacher->model, adapter);
+  return teacher;
+}
+
+TrainConfig train_config(const Job& job, const Teacher* teacher) {
   const TrainSettings& t = job.train;
   TrainConfig c;
   c.lora.rank = t.rank;
@@ -300,6 +433,7 @@ TrainConfig train_config(const Job& job) {
   c.patience = t.patience;
   if (t.metric_rows > 0 && !c.weights.train)
     c.chosen_by = fmt::format("exact answers on up to {} dev rows", t.metric_rows);
+  c.neftune = t.neftune;
   c.checkpoint_seconds = 60 * t.checkpoint_minutes;
   if (job.preference) {
     const PreferenceSettings& p = *job.preference;
@@ -314,12 +448,26 @@ TrainConfig train_config(const Job& job) {
                     .desirable_weight = p.desirable_weight,
                     .undesirable_weight = p.undesirable_weight};
   }
+  if (job.distill && !job.distill->sequence()) {
+    const DistillSettings& d = *job.distill;
+    DistillConfig& distill = c.distill.emplace();
+    distill.divergence = d.kind == "reverse_kl" ? Divergence::kReverseKl
+                         : d.kind == "jsd"      ? Divergence::kJsd
+                                                : Divergence::kForwardKl;
+    distill.beta = static_cast<float>(d.beta);
+    distill.temperature = static_cast<float>(d.temperature);
+    distill.weight = static_cast<float>(d.weight);
+    if (teacher != nullptr) {
+      distill.teacher = teacher->model.get();
+      distill.teacher_adapter = teacher->adapter.get();
+    }
+  }
   return c;
 }
 
 TunedRun tune_job(const Job& job, const Model& model, const TrainingData& data, TrainCallbacks callbacks,
                   const CalibrateCalls& calibrate, const RunChoice& choice) {
-  TrainConfig config = train_config(job);
+  TrainConfig config = train_config(job, data.teacher.get());
   TunedRun run;
   const FolderLock lock = choose_run(job, choice, run_identity(model, config, data.train, data.dev), run.folder);
   config.checkpoint = checkpoint_file(run.folder);

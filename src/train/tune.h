@@ -26,6 +26,7 @@ struct DataCard {
   int64_t cut_tokens = 0;  // of these turns; none of them trained
   std::map<std::string, size_t> kinds;          // as the rows label themselves, or by their number of calls
   std::map<std::string, size_t> tools;          // gold calls of each
+  std::map<std::string, size_t> mixed;          // training rows of other jobs, by name
   std::array<int64_t, kRoles> tokens{};         // of all training rows, by Role
   int64_t trained_tokens = 0;
   int64_t longest = 0;                          // tokens of the longest row
@@ -39,15 +40,22 @@ struct TrainingData {
                                      // has them
   std::vector<Row> dev_rows;         // dev rows unencoded, for the task's own metric: those with a right answer
   DataCard card;
+  std::shared_ptr<const Teacher> teacher;  // of [distill], where one runs beside; null: none, or saved tokens
   EncodedRow example;                // the first row, to be shown with its trained tokens marked
   std::optional<EncodedRow> rejected_example;  // and its rejected answer
 };
 
-// Reads the job's tuning_file() and refuses what would train on nothing or on something wrong, by row numbers. test.jsonl is
-// opened for one thing only: to refuse rows that stand in both.
-TrainingData prepare_training(const Job& job, const PromptStyle& style);
+// Reads the job's tuning_file() and refuses what would train on nothing or on something wrong, by row numbers.
+// test.jsonl is opened for one thing only: to refuse rows that stand in both.
+// `rewrite`, where it is given, says what is learned instead of each row of the training part; nothing: it is left out.
+using RewriteRows = std::function<std::vector<std::optional<Row>>(std::span<const Row> rows)>;
+TrainingData prepare_training(const Job& job, const PromptStyle& style, const RewriteRows& rewrite = {});
 
-TrainConfig train_config(const Job& job);
+// The teacher of a job's [distill]. Throws Error where it has another vocabulary than the student (naming both), or
+// its adapter was taught with other prompts than the job's.
+std::shared_ptr<const Teacher> load_teacher(const Job& job, const Tokenizer& student);
+
+TrainConfig train_config(const Job& job, const Teacher* teacher = nullptr);
 
 // A step as history.json and --json have it: what isn't known is left out.
 Json point_to_json(const HistoryPoint& point);

@@ -339,6 +339,70 @@ TEST_F(Cli, ASweepWritesTheWinnersSettingsBesideTheJobsAndChangesNothing) {
   EXPECT_EQ(thimble("tune --minutes 5 " + job()).status, 2);
 }
 
+TEST_F(Cli, RowsOfAnotherJobAreMixedInAndSaid) {
+  THIMBLE_REQUIRE_STORIES();
+  const fs::path whole = folder_;
+  folder_ = whole / "other";
+  fs::create_directories(folder_);
+  write_job();
+  folder_ = whole;
+  write_job("", "[[mix]]\njob = \"other\"\nweight = 0.5\n");
+  const Result r = thimble("tune --dry-run " + job());
+  ASSERT_EQ(r.status, 0) << r.err;
+  EXPECT_NE(r.out.find("33 rows to train on"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("of them 11 of the job lamp"), std::string::npos) << r.out;
+  write_job("", "[[mix]]\njob = \"other\"\nweight = 5\n");
+  EXPECT_NE(thimble("tune --dry-run " + job()).out.find("22 of 110 rows"), std::string::npos);
+  // What this job tests may not be learned from the other one either.
+  write("other/train.jsonl", R"({"query":"Lamp on 20!","calls":[{"name":"lamp","arguments":{"on":true}}]})"
+                             "\n");
+  EXPECT_NE(thimble("tune --dry-run " + job()).err.find("also trained on"), std::string::npos);
+  const Result none = thimble("tune " + job());
+  EXPECT_EQ(none.status, 2);
+}
+
+TEST_F(Cli, AStudentLearnsFromATeacherItsFileOrItsAnswers) {
+  THIMBLE_REQUIRE_STORIES();
+  const std::string model = test::stories_model().string();
+  write_job();
+  ASSERT_EQ(thimble("tune " + job()).status, 0);
+  fs::path run;
+  for (const auto& entry : fs::directory_iterator(folder_ / "runs")) run = entry.path();
+  const std::string teacher =
+      "teacher = \"" + model + "\"\nadapter = \"runs/" + run.filename().string() + "/adapter\"\n";
+
+  write_job("", "[distill]\n" + teacher);
+  const Result plan = thimble("tune --dry-run " + job());
+  ASSERT_EQ(plan.status, 0) << plan.err;
+  for (const char* part : {"objective: forward KL divergence from", "of it the teacher"})
+    EXPECT_NE(plan.out.find(part), std::string::npos) << part << "\n" << plan.out;
+  const Result live = thimble("tune " + job());
+  ASSERT_EQ(live.status, 0) << live.err;
+
+  ASSERT_EQ(thimble("distill --top 5 " + job()).status, 0);
+  EXPECT_EQ(thimble("distill " + job()).status, 2) << "what is there is not replaced";
+  write_job("", "[distill]\nfrom = \"distill.jsonl\"\n");
+  const Result saved = thimble("tune " + job());
+  ASSERT_EQ(saved.status, 0) << saved.err;
+  EXPECT_NE(saved.out.find("divergence from distill.jsonl"), std::string::npos) << saved.out;
+
+  write_job("", "[distill]\nkind = \"sequence\"\n" + teacher);
+  // So small a teacher never comes to an end of its answers: nothing is learned from it, and that is said.
+  const Result answers = thimble("tune --dry-run " + job());
+  EXPECT_NE(answers.out.find("the teacher answered 22 rows"), std::string::npos) << answers.out;
+  EXPECT_NE(answers.out.find(": 0 are learned"), std::string::npos) << answers.out;
+  EXPECT_EQ(answers.status, 2);
+  EXPECT_NE(answers.err.find("no row is left to train on"), std::string::npos) << answers.err;
+
+  write_job("", "[distill]\nkind = \"reverse_kl\"\n" + teacher);
+  write("thimble.toml", [&] {
+    std::stringstream toml;
+    toml << std::ifstream(folder_ / "thimble.toml").rdbuf();
+    return std::string(toml.str()).replace(toml.str().find("system = \"\""), 11, "system = \"x\"");
+  }());
+  EXPECT_NE(thimble("tune " + job()).err.find("another system message"), std::string::npos);
+}
+
 struct Mistake {
   const char* file;
   const char* text;

@@ -1,5 +1,6 @@
 #include "data/encode.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -154,6 +155,31 @@ TEST(Encode, APlanStandsBeforeTheAnswerAndIsTrained) {
   EXPECT_EQ(parsed.plan, "f: b, a");
   ASSERT_EQ(parsed.calls.size(), 1u);
   EXPECT_EQ(parsed.text, "");
+}
+
+TEST(Encode, EarlierAnswersAreTrainedWhereTheyHaveAWeight) {
+  const PromptStyle s = style(false, "");
+  const auto row = [&](const char* first, const char* second) {
+    return parse_rows(fmt::format(R"({{"messages": [{{"role": "user", "content": "q"}},)"
+                                  R"({{"role": "assistant", "content": "one"{}}}, {{"role": "user", "content": "r"}},)"
+                                  R"({{"role": "assistant", "content": "two"{}}}]}})",
+                                  first, second),
+                      "rows")
+        .front();
+  };
+  const EncodedRow plain = s.encode(row("", ""));
+  EXPECT_EQ(text_of(s, plain, true), "two<|im_end|>");
+  EXPECT_TRUE(plain.weights.empty());
+  const EncodedRow both = s.encode(row(R"(, "weight": 0.5)", ""));
+  EXPECT_EQ(text_of(s, both, true), "one<|im_end|>two<|im_end|>");
+  EXPECT_EQ(both.tokens, plain.tokens) << "what is trained changes nothing of what is seen";
+  ASSERT_EQ(both.weights.size(), both.tokens.size());
+  for (size_t i = 0; i < both.tokens.size(); ++i) {
+    const float expected = both.trained[i] == 0 ? 0 : i < both.answer ? 0.5f : 1;
+    EXPECT_EQ(both.weights[i], expected) << i;
+  }
+  const EncodedRow first = s.encode(row(R"(, "weight": 1)", R"(, "weight": 0)"));
+  EXPECT_EQ(text_of(s, first, true), "one<|im_end|>");
 }
 
 TEST(Encode, ARejectedAnswerStandsAfterTheSamePrompt) {

@@ -103,6 +103,37 @@ TEST_F(JobFolder, LayersAreNumbersOrRanges) {
         << wrong;
 }
 
+TEST_F(JobFolder, OtherJobsAreMixedInByWeight) {
+  const Job job = load("[[mix]]\njob = \"../a\"\nweight = 0.3\n[[mix]]\njob = \"../b\"\nweight = 2\n");
+  ASSERT_EQ(job.mix.size(), 2u);
+  EXPECT_EQ(job.mix[1].job, "../b");
+  EXPECT_DOUBLE_EQ(job.mix[0].weight, 0.3);
+  for (const auto& [toml, said] : {std::pair{"[mix]\njob = \"a\"\nweight = 1", "double brackets"},
+                                   {"[[mix]]\njob = \"a\"", "needs job, a folder, and weight"},
+                                   {"[[mix]]\njob = \"a\"\nweight = 0", "above 0"},
+                                   {"[[mix]]\njob = \"a\"\nweight = 1\nseed = 2", "unknown key 'mix.seed'"},
+                                   {"[preference]\n[[mix]]\njob = \"a\"\nweight = 1", "leave it out beside"}})
+    EXPECT_THAT(error(toml), testing::HasSubstr(said)) << toml;
+}
+
+TEST_F(JobFolder, DistillationReadsItsOwnSettingsAndNoOthers) {
+  const Job job = load("[distill]\nkind = \"jsd\"\nteacher = \"big\"\nbeta = 0.3\ntemperature = 2\nweight = 0.5\n");
+  ASSERT_TRUE(job.distill);
+  EXPECT_EQ(job.distill->teacher, "big");
+  EXPECT_DOUBLE_EQ(job.distill->beta, 0.3);
+  EXPECT_FALSE(job.distill->sequence());
+  EXPECT_EQ(load("[distill]\nfrom = \"distill.jsonl\"\n").distill->from, "distill.jsonl");
+  for (const auto& [toml, said] :
+       {std::pair{"kind = \"jsd\"", "needs a teacher"},
+        {"teacher = \"t\"\nkind = \"kl\"", "distill.kind must be"},
+        {"teacher = \"t\"\nbeta = 0.3", "unknown key 'distill.beta'"},
+        {"from = \"d.jsonl\"\ntemperature = 2", "unknown key 'distill.temperature'"},
+        {"from = \"test.jsonl\"", "not test.jsonl"},
+        {"teacher = \"t\"\nkind = \"sequence\"\nweight = 0.5", "unknown key 'distill.weight'"},
+        {"teacher = \"t\"\n[preference]\nloss = \"dpo\"", "can't be learned from at once"}})
+    EXPECT_THAT(error(std::string("[distill]\n") + toml), testing::HasSubstr(said)) << toml;
+}
+
 TEST_F(JobFolder, SettingsAreReadAndTheOthersKeepTheirDefaults) {
   const Job job = load(kToml);
   EXPECT_EQ(job.name, "helpdesk");

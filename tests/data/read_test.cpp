@@ -44,6 +44,23 @@ TEST(ReadRows, ConversationalFormIsReadWithArgumentsAsObjectOrText) {
   EXPECT_EQ(row.tools->size(), 2u);
 }
 
+TEST(ReadRows, RowsAndMessagesHaveWeights) {
+  const auto rows = parse_rows(
+      R"({"query": "a", "calls": [], "answer": "b", "weight": 0.5})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0.25},)"
+      R"({"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}], "weight": 2})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]})",
+      "t");
+  EXPECT_EQ(rows[0].weight, 0.5);
+  EXPECT_EQ(rows[0].answer_weight, 1);
+  EXPECT_EQ(rows[1].weight, 2);
+  EXPECT_EQ(rows[1].turns[1].weight, 0.25);
+  EXPECT_EQ(rows[1].answer_weight, 1);
+  EXPECT_EQ(rows[2].answer_weight, 0);
+}
+
 TEST(ReadRows, RejectedAnswersAndLabelsAreReadInEveryForm) {
   const std::string user = R"({"role": "user", "content": "q"})", good = R"({"role": "assistant", "content": "a"})",
                     bad = R"({"role": "assistant", "content": "b"})";
@@ -101,6 +118,12 @@ TEST(ReadRows, MistakesAreNamedByFileAndRow) {
       {R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}], "tools": 3})",
        "tools"},
       {"\xef\xbb\xbf{}", "byte order mark"},
+      {R"({"query": "a", "calls": [], "weight": 0})", "\"weight\" must be above 0"},
+      {R"({"query": "a", "calls": [], "weight": "1"})", "\"weight\" must be a number"},
+      {R"({"messages": [{"role": "user", "content": "a", "weight": 1}, {"role": "assistant", "content": "b"}]})",
+       "only the assistant's messages have a \"weight\""},
+      {R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 2}]})",
+       "\"weight\" must be from 0 to 1"},
       {R"({"query": "a", "calls": [], "rejected": "b"})", "\"rejected\" must be an object"},
       {R"({"query": "a", "calls": [], "rejected": {"text": "b"}})", "rejected: unknown key \"text\""},
       {R"({"query": "a", "calls": [], "rejected": {"plan": "a\nb"}})", "is one line"},

@@ -9,6 +9,7 @@
 #include "kernels/attention.h"
 #include "kernels/attention_backward.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/distillation.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
 #include "kernels/layer_norm.h"
@@ -239,6 +240,52 @@ TEST(Goldens, CrossEntropy) {
       c.expect("dhidden", dhidden, limit(precision));
       if (train_head) c.expect("dhead", dhead, limit(precision));
     }
+  });
+}
+
+TEST(Goldens, Distillation) {
+  const Case c{"distillation"};
+  const int64_t rows = 23, vocab = 701, known = 9;
+  const auto targets = c.ints("targets"), saved_tokens = c.ints("saved_tokens");
+  const Tensor head = c.matrix("head", vocab), teacher_head = c.matrix("teacher_head", vocab);
+  std::vector<TeacherToken> saved;
+  for (size_t i = 0; i < saved_tokens.size(); ++i) saved.push_back({saved_tokens[i], c["saved_log_probs"][i]});
+  std::vector<std::span<const TeacherToken>> saved_rows;
+  for (int64_t r = 0; r < rows; ++r)
+    saved_rows.push_back(std::span(saved).subspan(static_cast<size_t>(r * known), static_cast<size_t>(known)));
+  const std::pair<const char*, Divergence> kinds[] = {
+      {"forward_kl", Divergence::kForwardKl}, {"reverse_kl", Divergence::kReverseKl}, {"jsd", Divergence::kJsd}};
+  each([&](GemmPrecision precision) {
+    for (const auto& [name, divergence] : kinds)
+      for (const bool live : {true, false}) {
+        const Case expected{std::string("distillation_") + (live ? "" : "saved_") + name};
+        Distillation args;
+        args.precision = precision;
+        args.divergence = divergence;
+        args.beta = 0.3f;
+        args.temperature = live ? 1.7f : 1.0f;
+        args.weight = 0.6f;
+        args.hidden = c.data("hidden");
+        args.rows = rows;
+        args.targets = targets.data();
+        args.row_weights = c.data("weights");
+        args.head = &head;
+        if (live) {
+          args.teacher_hidden = c.data("teacher_hidden");
+          args.teacher_head = &teacher_head;
+        } else {
+          args.saved = saved_rows;
+        }
+        const double loss_alone = distillation(args);
+        Floats dhidden = expected.like("dhidden"), dhead(c["head"].size());
+        args.dhidden = dhidden.data();
+        if (expected.name == "distillation_jsd") args.dhead = dhead.data();
+        const auto loss = static_cast<float>(distillation(args));
+        EXPECT_NEAR(loss_alone, loss, 1e-6 * loss);
+        expected.expect("loss", {loss}, limit(precision));
+        expected.expect("dhidden", dhidden, limit(precision));
+        if (args.dhead != nullptr) expected.expect("dhead", dhead, limit(precision));
+      }
   });
 }
 

@@ -118,6 +118,49 @@ def cross_entropy(goldens):
                 loss=loss, dhidden=hidden.grad, dhead=head.grad)
 
 
+def distillation(goldens):
+    """TRL's generalised JSD, its ends the two KL divergences, plus the gold cross-entropy; and the same of a teacher of
+    which only the likeliest tokens are known, the others one class."""
+    vocab, rows, temperature, weight, beta, known = 701, 23, 1.7, 0.6, 0.3, 9
+    hidden, head = leaf(rows, 34), leaf(vocab, 34)
+    teacher_hidden, teacher_head = leaf(rows, 20), leaf(vocab, 20, scale=1.5)
+    targets, weights = torch.randint(0, vocab, (rows,)), torch.rand(rows).float().double()
+    logits, teacher_logits = hidden @ head.T, (teacher_hidden @ teacher_head.T).detach()
+    gold = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    top = teacher_logits.log_softmax(-1).topk(known)
+    saved = top.values.float().double()
+    goldens.add("distillation", hidden=hidden, head=head, teacher_hidden=teacher_hidden, teacher_head=teacher_head,
+                targets=targets, weights=weights, saved_tokens=top.indices, saved_log_probs=saved)
+
+    def classes(log_q):
+        q = log_q.exp()
+        known_q = q.gather(-1, top.indices)
+        rest_p = (1 - saved.exp().sum(-1, keepdim=True)).clamp_min(1e-6)
+        others = torch.ones_like(q).scatter(-1, top.indices, 0.0)
+        return (torch.cat([known_q, (q * others).sum(-1, keepdim=True)], -1).log(),
+                torch.cat([saved, rest_p.log()], -1))
+
+    for kind in ["forward_kl", "reverse_kl", "jsd", "saved_forward_kl", "saved_reverse_kl", "saved_jsd"]:
+        if kind.startswith("saved"):
+            log_q, log_p = classes(logits.log_softmax(-1))
+        else:
+            log_q, log_p = (logits / temperature).log_softmax(-1), (teacher_logits / temperature).log_softmax(-1)
+
+        def kl(a, b):
+            return (a.exp() * (a - b)).sum(-1)
+
+        mixture = torch.logsumexp(torch.stack([log_q + np.log(1 - beta), log_p + np.log(beta)]), 0)
+        divergence = {"forward_kl": lambda: kl(log_p, log_q), "reverse_kl": lambda: kl(log_q, log_p),
+                      "jsd": lambda: beta * kl(log_p, mixture) + (1 - beta) * kl(log_q, mixture)}[
+                          kind.removeprefix("saved_")]()
+        hidden.grad = head.grad = None
+        loss = ((weight * divergence + (1 - weight) * gold) * weights).sum()
+        loss.backward(retain_graph=True)
+        goldens.add(f"distillation_{kind}", loss=loss, dhidden=hidden.grad)
+        if kind == "jsd":
+            goldens.add(f"distillation_{kind}", dhead=head.grad)
+
+
 def adamw(goldens):
     p = leaf(101)
     start = p.detach().clone()
@@ -146,6 +189,7 @@ def main():
     attention(goldens, "attention_window", [(60, []), (11, [0])], 2, 2, 16, 13)
     cross_entropy(goldens)
     adamw(goldens)
+    distillation(goldens)
 
     if not check:
         GOLDEN.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,24 @@ TEST_P(TrainOpsOf, ASecondBatchOverUsedBuffersGivesIdenticalGradients) {
   EXPECT_NEAR(ops.loss(c.batch(), c.batch().weight()), c.loss, 1e-4);
 }
 
+TEST_P(TrainOpsOf, NoiseOnEmbeddingsIsDrawnByTheStepAndOffInEvaluation) {
+  const auto c = test::load_case(test::golden("train") / GetParam());
+  const TrainBatch batch = c.batch();
+  TrainOps plain(*c.model, c.lora.get(), {.precision = kF32});
+  TrainOps noisy(*c.model, c.lora.get(), {.precision = kF32, .neftune = 5});
+  TrainOps recomputing(*c.model, c.lora.get(), {.precision = kF32, .recomputed_blocks = kAllBlocks, .neftune = 5});
+  EXPECT_EQ(noisy.loss(batch, 1), plain.loss(batch, 1));
+  const auto drawn = gradients(c, noisy, batch);
+  EXPECT_NE(drawn, gradients(c, plain, batch));
+  EXPECT_EQ(drawn, gradients(c, noisy, batch)) << "the same step draws the same";
+  EXPECT_EQ(drawn, gradients(c, recomputing, batch));
+  EXPECT_NE(noisy.loss_and_gradients(batch, 1, 4), noisy.loss_and_gradients(batch, 1, 5));
+  const double exact = plain.loss_and_gradients(batch, 1, 4);
+  TrainOps slightly(*c.model, c.lora.get(), {.precision = kF32, .neftune = 5e-4f});
+  EXPECT_NEAR(slightly.loss_and_gradients(batch, 1, 4), exact, 1e-2);  // as little as it is said to be
+  EXPECT_GT(std::abs(noisy.loss_and_gradients(batch, 1, 4) - exact), 1e-3);
+}
+
 TEST_P(TrainOpsOf, RowsOfOneBatchDoNotSeeEachOther) {
   const auto c = test::load_case(test::golden("train") / GetParam());
   TrainOps ops(*c.model, c.lora.get(), {.precision = kF32});
