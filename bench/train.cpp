@@ -98,7 +98,8 @@ int run(const Options& options) {
   const TrainBatch batch = random_batch(*model, options);
   const MemoryPlan plan = plan_memory(*model, config, rows_of(batch, options));
   const Trainable trainable = make_trainable(*model, config);
-  TrainOps ops(*model, trainable, {.precision = options.precision, .recomputed_blocks = plan.recomputed_blocks, .dropout_seed = 1});
+  TrainOps ops(*model, trainable,
+               {.precision = options.precision, .recomputed_blocks = plan.recomputed_blocks, .dropout_seed = 1});
   Optimizer optimizer(trainable.parameters(), config.optimizer);
   double best = 1e30;
   const auto faults = [] {

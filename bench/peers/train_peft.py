@@ -60,7 +60,8 @@ def main():
             best = min(best, seconds)
         print(f"step {step}: {seconds:.3f} s, {args.rows * args.length / seconds:.0f} tokens/s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1.024e-3
-    print(f"{args.rows} x {args.length} tokens, {f'rank {args.rank}' if args.method == 'lora' else 'all weights'}: {args.rows * args.length / best:.0f} tokens/s, "
+    trained = f"rank {args.rank}" if args.method == "lora" else "all weights"
+    print(f"{args.rows} x {args.length} tokens, {trained}: {args.rows * args.length / best:.0f} tokens/s, "
           f"peak memory {peak:.0f} MB")
 
 

@@ -19,8 +19,8 @@ class ThreadPool {
 
   // Calls body(index, thread) once for every index in [0, count), in any order, on all threads; thread is in
   // [0, size()). Thread t begins with the t-th part of the indices and then helps the others: loops over the same
-  // rows, in the same order, find them in their own core's cache. Returns when all are done; rethrows the first exception. Not reentrant: a loop that is started
-  // inside a loop runs in the calling thread alone.
+  // rows, in the same order, find them in their own core's cache. Returns when all are done; rethrows the first
+  // exception. Not reentrant: a loop that is started inside a loop runs in the calling thread alone.
   void parallel_for(int64_t count, const std::function<void(int64_t index, int thread)>& body);
 
  private:

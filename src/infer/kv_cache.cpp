@@ -174,9 +174,9 @@ bool KvCache::append(Sequence sequence, std::span<const int32_t> tokens) {
 }
 
 // Where a run of `count` tokens from a position on begins, or as much of it as fits. Consecutive slots are read many
-// times faster than scattered ones, so every sequence should find room to grow, and what is remembered gives way to that:
-// a full cache would otherwise hand out single slots. The middle of the longest free run leaves as much to whoever grows
-// in front of it. There, blocks of slots begin where attention's blocks of positions do.
+// times faster than scattered ones, so every sequence should find room to grow, and what is remembered gives way to
+// that: a full cache would otherwise hand out single slots. The middle of the longest free run leaves as much to whoever
+// grows in front of it. There, blocks of slots begin where attention's blocks of positions do.
 int64_t KvCache::place(int64_t count, int64_t position) {
   constexpr int64_t kRoom = 2 * kKvSlots;
   const int64_t wanted = std::min(count, kRoom) + std::min(kRoom, options_.capacity / 16);

@@ -176,8 +176,9 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"evaluations", fmt::format("{}", c.evaluations)},
       {"master copy", fmt::format("{}", c.weights.master)},
       {"LoRA+ ratio", fmt::format("{}", c.lora.plus)},
-      {"optimizer", fmt::format("{}{} {} {} {} {}", c.optimizer.eight_bit ? "8 bits " : "", c.optimizer.beta1, c.optimizer.beta2, c.optimizer.epsilon,
-                                c.optimizer.weight_decay, c.optimizer.clip)},
+      {"optimizer",
+       fmt::format("{}{} {} {} {} {}", c.optimizer.eight_bit ? "8 bits " : "", c.optimizer.beta1, c.optimizer.beta2,
+                   c.optimizer.epsilon, c.optimizer.weight_decay, c.optimizer.clip)},
   };
 }
 

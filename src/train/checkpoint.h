@@ -44,6 +44,7 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
 std::string checkpoint_difference(const std::filesystem::path& path, const RunIdentity& identity);
 
 // False where there is no file. Throws Error where it is broken or belongs to another run, saying what differs.
-bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state, Optimizer& optimizer);
+bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, RunState& state,
+                     Optimizer& optimizer);
 
 }  // namespace thimble

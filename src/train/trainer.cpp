@@ -413,7 +413,8 @@ int64_t planned_steps(const TrainConfig& config, size_t rows) {
 
 Trainable make_trainable(const Model& model, const TrainConfig& config) {
   const GemmPrecision precision = has_bf16_products(cpu_level()) ? config.precision : GemmPrecision::kF32;
-  if (config.weights.train) return {.lora = nullptr, .weights = std::make_unique<Weights>(model, precision, config.weights.master)};
+  if (config.weights.train)
+    return {.lora = nullptr, .weights = std::make_unique<Weights>(model, precision, config.weights.master)};
   Trainable out{.lora = std::make_unique<Lora>(model, config.lora, config.seed), .weights = nullptr};
   if (config.start != nullptr) {
     if (!config.start->manifest.empty()) {

@@ -26,7 +26,8 @@ struct TrainedTensor {
   std::vector<int64_t> shape;
   std::span<float> values;     // [elements]; empty where bf16 alone holds them
   std::span<float> gradients;  // [elements], added to
-  std::span<uint16_t> bf16;    // of values, where products in bf16 read it as a weight, or there is no master copy; else empty
+  // of values, where products in bf16 read it as a weight, or there is no master copy; else empty
+  std::span<uint16_t> bf16;
 
   Tensor exact() const;   // the values
   Tensor factor() const;  // what products read
