@@ -63,7 +63,7 @@ std::vector<Act> InferOps::linear(const Act& x, std::span<const Linear* const> l
     products.push_back({&model_.weight(*layer), out.back()->values.data(), model_.bias(*layer), false});
   }
   packed_matmul(x->values.data(), x->rows, products);
-  add_adapters(x, layers, out);
+  add_adapters(x, batch_.adapters, layers, out);
   return out;
 }
 
@@ -83,10 +83,11 @@ void stretch(const Buffer<float>& gains, const float* bias, int64_t rows, float*
 
 }  // namespace
 
-// Rows of one adapter stand together, because a sequence's rows do; each run is two small products a layer.
-void InferOps::add_adapters(const Act& x, std::span<const Linear* const> layers, std::span<const Act> outputs) {
+// adapters [rows of x]. Rows of one adapter stand together, because a sequence's rows do; each run is two small products
+// a layer.
+void InferOps::add_adapters(const Act& x, std::span<const int32_t> adapters, std::span<const Linear* const> layers,
+                            std::span<const Act> outputs) {
   if (model_.adapters() == 0) return;
-  const auto& adapters = batch_.adapters;
   for (int64_t first = 0; first < x->rows;) {
     const int32_t number = adapters[static_cast<size_t>(first)];
     int64_t last = first;
@@ -150,12 +151,17 @@ Act InferOps::add(const Act& a, const Act& b) {
 
 Act InferOps::logits(const Act& hidden, std::span<const int32_t> rows) {
   Act chosen = make(static_cast<int64_t>(rows.size()), hidden->cols);
-  for (size_t i = 0; i < rows.size(); ++i)
+  std::vector<int32_t> adapters;
+  for (size_t i = 0; i < rows.size(); ++i) {
     std::memcpy(chosen->row(static_cast<int64_t>(i)), hidden->row(rows[i]),
                 static_cast<size_t>(hidden->cols) * sizeof(float));
+    adapters.push_back(batch_.adapters[static_cast<size_t>(rows[i])]);
+  }
   const Linear& head = *model_.model().head;
   Act out = make(chosen->rows, head.out());
   packed_matmul(chosen->values.data(), chosen->rows, model_.weight(head), out->values.data(), model_.bias(head));
+  const Linear* const layer = &head;
+  add_adapters(chosen, adapters, std::span(&layer, 1), std::span(&out, 1));
   return out;
 }
 

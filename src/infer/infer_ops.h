@@ -46,7 +46,8 @@ class InferOps : public Ops {
  private:
   Act make(int64_t rows, int64_t cols) { return pool_.get(rows, cols); }
   int64_t rows() const { return static_cast<int64_t>(batch_.tokens.size()); }
-  void add_adapters(const Act& x, std::span<const Linear* const> layers, std::span<const Act> outputs);
+  void add_adapters(const Act& x, std::span<const int32_t> adapters, std::span<const Linear* const> layers,
+                    std::span<const Act> outputs);
 
   const PreparedModel& model_;
   const KvCache& cache_;

@@ -321,6 +321,38 @@ TEST(Engine, AnswersForSeveralAdaptersInOneBatch) {
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].tokens, alone[(i * 2) % 3]) << i;
 }
 
+// PEFT adapts the output head as any linear layer; a head that is tied to the embeddings is merged into its own copy.
+TEST(Engine, AnswersWithAnAdaptedHeadAsTheMergedModelDoes) {
+  THIMBLE_REQUIRE_STORIES();
+  const ModelFile file = open_model(test::stories_model());
+  const auto adapted = PreparedModel::taking(build_model(file), MatmulPrecision::kF32);
+  const Linear& head = *adapted->model().head;
+  LoraAdapter adapter{.rank = 2, .alpha = 4};
+  LoraModule module{.in = head.in(), .out = head.out(), .a = {}, .b = {}};
+  Random random(8);
+  for (int64_t i = 0; i < 2 * head.in(); ++i) module.a.push_back(0.2f * static_cast<float>(random.normal()));
+  for (int64_t i = 0; i < 2 * head.out(); ++i) module.b.push_back(static_cast<float>(random.normal()));
+  adapter.modules.emplace("lm_head", std::move(module));
+  const auto folder = std::filesystem::path(testing::TempDir()) / fmt::format("head_{}", ::getpid());
+  merge_to_safetensors(file, adapter, folder, DType::kF32);
+  const auto merged = std::make_shared<PreparedModel>(load_model(folder), MatmulPrecision::kF32);
+  std::filesystem::remove_all(folder);
+  ASSERT_EQ(adapted->add_adapter(adapter), 1);
+  const Tokenizer tokenizer = Tokenizer::from(adapted->model().vocabulary);
+  const auto answer = [&](const std::shared_ptr<const PreparedModel>& model, int number) {
+    Engine e(model, tokenizer, {.cache_tokens = 1024});
+    GenerateRequest request = greedy(e, "Once upon a time, Tom", 24);
+    request.adapter = number;
+    request.log_probs = true;
+    return one(e, std::move(request));
+  };
+  const Answer expected = answer(merged, 0), got = answer(adapted, 1);
+  EXPECT_EQ(got.tokens, expected.tokens);
+  EXPECT_NE(got.tokens, answer(adapted, 0).tokens);
+  ASSERT_EQ(got.log_probs.size(), expected.log_probs.size());
+  for (size_t i = 0; i < got.log_probs.size(); ++i) EXPECT_NEAR(got.log_probs[i], expected.log_probs[i], 1e-4) << i;
+}
+
 // DoRA's magnitudes, applied beside the packed weights, against weights that they were merged into.
 TEST(Engine, AnswersWithDoraAsTheMergedModelDoes) {
   THIMBLE_REQUIRE_STORIES();
