@@ -59,8 +59,7 @@ int distill_command(const DistillOptions& options) {
   Job asked = job;  // the teacher itself, also where thimble.toml names the file already
   asked.distill->from.clear();
   const auto model = load_model(resolve_model(job.base));
-  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
-                          job.system, job.tools);
+  const PromptStyle style(job, model->vocabulary);
   TrainingData data = prepare_training(asked, style);
   std::vector<TrainRow> rows = std::move(data.train);
   rows.insert(rows.end(), data.dev.begin(), data.dev.end());

@@ -48,6 +48,13 @@ void add_chunk_options(CLI::App& app, int64_t& context, int64_t& chunks, std::st
       ->check(CLI::IsMember({"fast", "f32"}));
 }
 
+void add_run_choice(CLI::App& app, std::string& resume, bool& fresh) {
+  auto* run = app.add_option("--resume", resume,
+                             "this run's folder and no other (default: the newest run, where it is unfinished and its "
+                             "model, rows and settings are the same)");
+  app.add_flag("--fresh", fresh, "a new run, also where an unfinished one could be gone on with")->excludes(run);
+}
+
 // Says once what makes this machine slower than it could be, before commands that compute for long. Who chose a level
 // knows it already.
 void tell_shortfall(std::string_view command) {
@@ -106,11 +113,7 @@ int run(int argc, char** argv) {
                       [&] { return make_command(make); });
     c->add_option("job", make.job, "a use-case folder")->required();
     c->add_option("-m,--model", make.model, "another base model than thimble.toml names");
-    auto* resume = c->add_option("--resume", make.resume,
-                                 "this run's folder and no other (default: the newest run, where it is unfinished and "
-                                 "its model, rows and settings are the same)");
-    c->add_flag("--fresh", make.fresh, "a new run, also where an unfinished one could be gone on with")
-        ->excludes(resume);
+    add_run_choice(*c, make.resume, make.fresh);
     c->add_flag("--json", make.json, "one JSON object on standard output");
   }
   {
@@ -126,11 +129,7 @@ int run(int argc, char** argv) {
     c->add_option("job", tune.job, "a use-case folder")->required();
     c->add_option("-m,--model", tune.model, "another base model than thimble.toml names");
     c->add_flag("--dry-run", tune.dry_run, "only show what would be trained on, and the memory plan");
-    auto* resume = c->add_option("--resume", tune.resume,
-                                 "this run's folder and no other (default: the newest run, where it is unfinished and "
-                                 "its model, rows and settings are the same)");
-    c->add_flag("--fresh", tune.fresh, "a new run, also where an unfinished one could be gone on with")
-        ->excludes(resume);
+    add_run_choice(*c, tune.resume, tune.fresh);
     c->add_flag("--json", tune.json, "a JSON object on a line of standard output for every step, the result last");
     auto* sweep = c->add_flag("--sweep", tune.sweep,
                               "try learning rates and ranks on the dev part instead, and write the best to sweep.toml");

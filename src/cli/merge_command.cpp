@@ -43,7 +43,7 @@ std::filesystem::path adapter_of(const std::filesystem::path& named) {
   if (!std::filesystem::exists(named / "thimble.toml")) return named;
   const auto run = newest_run(named);
   if (!run) throw Error(fmt::format("{}: has no finished run; train one with `thimble tune`", named.string()));
-  return run_model(*run).empty() ? *run / "adapter" : run_model(*run);
+  return run_result(*run);
 }
 
 std::optional<JobManifest> manifest_of(const LoraAdapter& adapter, const std::filesystem::path& path) {

@@ -47,8 +47,7 @@ int sweep_command(const TuneOptions& options) {
     throw Error(fmt::format("{}: a sweep tries adapters' ranks, but train.method is \"full\"; set another one",
                             (job.folder / "thimble.toml").string()));
   const auto model = load_model(resolve_model(job.base));
-  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
-                          job.system, job.tools);
+  const PromptStyle style(job, model->vocabulary);
   const TrainingData data = prepare_training(job, style);
   std::FILE* out = options.json ? stderr : stdout;
   fmt::print(out, "{} rows to train on, {} of the dev part to choose by, {:g} minutes\n", data.card.train_rows,

@@ -89,8 +89,7 @@ double peak_of(const TrainConfig& config) {
 TunedRun tune_with_progress(const Job& job, bool dry_run, RunChoice choice, TrainingData& data, std::FILE* out,
                             bool json) {
   const auto model = load_model(resolve_model(job.base));
-  const PromptStyle style(Tokenizer::from(model->vocabulary), model->vocabulary, job.tools_in_prompt, job.plan,
-                          job.system, job.tools);
+  const PromptStyle style(job, model->vocabulary);
   RewriteRows rewrite;
   if (job.distill && job.distill->sequence())
     rewrite = [&](std::span<const Row> rows) { return teacher_answers(job, rows, out); };

@@ -7,6 +7,14 @@
 
 namespace thimble {
 
+// Bits that depend on a key and a place alone, so that nothing drawn has to be kept; the high ones are the good ones.
+// splitmix64 but for its last step, which is for the low ones.
+inline uint64_t random_bits(uint64_t key, uint64_t place) {
+  uint64_t z = key + 0x9e3779b97f4a7c15u * (place + 1);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  return (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+}
+
 // xoshiro256++ (Blackman and Vigna, 2019), seeded by splitmix64. The same seed gives the same numbers on every
 // machine, which std::distributions do not promise; the state can be saved in a checkpoint.
 class Random {
@@ -14,12 +22,9 @@ class Random {
   using State = std::array<uint64_t, 4>;
 
   explicit Random(uint64_t seed) {
-    for (auto& word : state_) {
-      seed += 0x9e3779b97f4a7c15u;
-      uint64_t z = seed;
-      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-      word = z ^ (z >> 31);
+    for (size_t i = 0; i < state_.size(); ++i) {
+      const uint64_t z = random_bits(seed, i);
+      state_[i] = z ^ (z >> 31);
     }
   }
   explicit Random(const State& state) : state_(state) {}

@@ -82,6 +82,9 @@ PromptStyle PromptStyle::with(bool tools_in_prompt, bool plan, std::optional<std
   return other;
 }
 
+PromptStyle::PromptStyle(const Job& job, const Vocabulary& vocabulary)
+    : PromptStyle(Tokenizer::from(vocabulary), vocabulary, job.tools_in_prompt, job.plan, job.system, job.tools) {}
+
 EncodedRow PromptStyle::encode(const Row& row) const { return encode(row, row.plan); }
 
 EncodedRow PromptStyle::encode_rejected(const Row& row) const {

@@ -39,6 +39,9 @@ class PromptStyle {
   PromptStyle(Tokenizer tokenizer, const Vocabulary& vocabulary, bool tools_in_prompt, bool plan,
               std::optional<std::string> system, std::vector<Tool> tools);
 
+  // As a job asks a model of this vocabulary.
+  PromptStyle(const Job& job, const Vocabulary& vocabulary);
+
   // Prompt and answer are tokenised apart, so that the border between them is that of inference. Throws Error naming
   // the row where the template can't render it.
   EncodedRow encode(const Row& row) const;

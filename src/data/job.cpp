@@ -423,6 +423,11 @@ std::filesystem::path run_model(const std::filesystem::path& run) {
   return {};
 }
 
+std::filesystem::path run_result(const std::filesystem::path& run) {
+  auto model = run_model(run);
+  return model.empty() ? run / "adapter" : model;
+}
+
 void mark_finished(const std::filesystem::path& run) { write_file(run / "finished", ""); }
 
 }  // namespace thimble

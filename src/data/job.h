@@ -147,6 +147,7 @@ std::optional<std::filesystem::path> unfinished_run(const std::filesystem::path&
 void give_up(const std::filesystem::path& run, const std::string& why);  // writes `failed`: nobody goes on with it
 // Where a run with method full leaves its model: a .gguf file, or a folder. Empty: the run trained an adapter.
 std::filesystem::path run_model(const std::filesystem::path& run);
+std::filesystem::path run_result(const std::filesystem::path& run);  // that, or else the adapter's folder
 void mark_finished(const std::filesystem::path& run);
 
 }  // namespace thimble

@@ -4,8 +4,8 @@
 #include <cassert>
 #include <cstring>
 
-#include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/elementwise.h"
 #include "kernels/gelu.h"
 #include "kernels/kv_store.h"
 #include "kernels/layer_norm.h"

@@ -17,8 +17,4 @@ struct AdamWSettings {
 void adamw_step(const AdamWSettings& settings, int64_t step, float gradient_scale, const float* gradients,
                 int64_t count, float* parameters, float* m, float* v);
 
-double squared_norm(const float* x, int64_t count);  // sum of x², in f64, in one fixed order
-void scale_values(float* x, int64_t count, float factor);
-void add_values(const float* a, const float* b, int64_t count, float* y);  // y = a + b; y may be a or b
-
 }  // namespace thimble

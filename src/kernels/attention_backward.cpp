@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "kernels/adamw.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm_operand.h"
 #include "kernels/simd.h"
 #include "kernels/unpack_bf16.h"

@@ -18,8 +18,6 @@ namespace {
 using simd::F32;
 using simd::kLanes;
 
-constexpr int64_t kSliceBytes = 64 << 20;
-
 // logits[vocab] -> weight · (softmax - one-hot of target), in place
 [[gnu::always_inline]] inline void gradient(float* logits, int64_t vocab, float lse, int32_t target, float weight) {
   int64_t i = 0;
@@ -31,7 +29,7 @@ constexpr int64_t kSliceBytes = 64 << 20;
 // Any machine and precision: a slice of f32 logits, turned into their gradient in place.
 void with_stored_logits(const CrossEntropy& args, float* row_losses) {
   const int64_t vocab = args.head->rows(), hidden = args.head->cols();
-  const int64_t slice = std::clamp<int64_t>(kSliceBytes / (vocab * 4), 1, std::max<int64_t>(args.rows, 1));
+  const int64_t slice = std::clamp<int64_t>(kLogitsBytes / (vocab * 4), 1, std::max<int64_t>(args.rows, 1));
   const Scratch<float> logits(static_cast<size_t>(slice * vocab));
   for (int64_t first = 0; first < args.rows; first += slice) {
     const int64_t rows = std::min(slice, args.rows - first);

@@ -7,8 +7,10 @@
 
 namespace thimble {
 
-// Softmax cross-entropy fused with the head, so that logits are only ever held for a slice of the rows (at most
-// 64 MB): loss = sum over rows of weight · (log sum exp(logits) - logits[target]), logits = hidden · headᵀ.
+// Most memory that logits ever take in training: they are held for a slice of the rows at a time.
+inline constexpr int64_t kLogitsBytes = int64_t{64} << 20;
+
+// Softmax cross-entropy fused with the head, so that logits are only ever held for a slice of the rows: loss = sum over rows of weight · (log sum exp(logits) - logits[target]), logits = hidden · headᵀ.
 struct CrossEntropy {
   GemmPrecision precision = GemmPrecision::kBF16;
   const float* hidden = nullptr;  // [rows, hidden]: the trained rows only

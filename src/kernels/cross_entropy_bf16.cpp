@@ -17,7 +17,6 @@
 namespace thimble {
 namespace {
 
-constexpr int64_t kSliceBytes = 64 << 20;
 constexpr int64_t kBlock = 528;  // columns of logits that are in a cache at once: eleven panels
 
 THIMBLE_AVX512_BF16 inline __mmask16 first_lanes(int64_t n) {
@@ -80,7 +79,7 @@ uint16_t bf16_of(float x) {
 void cross_entropy_bf16(const CrossEntropy& args, float* row_losses) {
   const int64_t vocab = args.head->rows(), hidden = args.head->cols();
   const int64_t stride = (vocab + 31) / 32 * 32, blocks = (vocab + kBlock - 1) / kBlock;
-  const int64_t slice = std::clamp<int64_t>(kSliceBytes / (stride * 2), 1, std::max<int64_t>(args.rows, 1));
+  const int64_t slice = std::clamp<int64_t>(kLogitsBytes / (stride * 2), 1, std::max<int64_t>(args.rows, 1));
   const bool gradient = args.dhidden != nullptr;
   const Scratch<uint16_t> kept(static_cast<size_t>(gradient ? slice * stride : 0));
   const Scratch<BlockSum> sums(static_cast<size_t>(slice * blocks));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "kernels/cross_entropy.h"
 #include "kernels/scratch.h"
 #include "kernels/simd.h"
 #include "kernels/sum_exp.h"
@@ -16,7 +17,6 @@ namespace {
 using simd::F32;
 using simd::kLanes;
 
-constexpr int64_t kSliceBytes = 64 << 20;
 constexpr double kLeastRest = 1e-6;
 
 // Calls step(from, count) for vectors of a row; count is below kLanes for the last one only.
@@ -42,11 +42,15 @@ template <class Step>
   return p;
 }
 
-// logits[vocab] -> log-softmax of logits · scale, in place; returns what was taken off
-double log_softmax(float* logits, int64_t vocab, float scale) {
+float log_sum_exp(const float* logits, int64_t vocab, float scale) {
   float top = 0, total = 0;
   simd::with_simd([&]() __attribute__((always_inline)) { total = simd::sum_exp(logits, vocab, &top, scale); });
-  const float lse = top + std::log(total);
+  return top + std::log(total);
+}
+
+// logits[vocab] -> log-softmax of logits · scale, in place; returns what was taken off
+float log_softmax(float* logits, int64_t vocab, float scale) {
+  const float lse = log_sum_exp(logits, vocab, scale);
   simd::with_simd([&]() __attribute__((always_inline)) {
     for_lanes(vocab, [&](int64_t i, int64_t n) __attribute__((always_inline)) {
       write(logits + i, read(logits + i, n) * scale - lse, n);
@@ -185,10 +189,9 @@ double row_loss(const Distillation& args, int64_t row, float* logits, float* tea
   const int32_t target = args.targets[row];
   assert(target >= 0 && target < vocab);
   const float gold = 1 - args.weight, scale = 1 / args.temperature, target_logit = logits[target];
-  float top = 0, total = 1;
-  simd::with_simd([&]() __attribute__((always_inline)) { total = simd::sum_exp(logits, vocab, &top); });
-  const float lse = top + std::log(total);  // at temperature 1
-  const auto taken = static_cast<float>(log_softmax(logits, vocab, scale));
+  float lse = scale == 1 ? 0 : log_sum_exp(logits, vocab, 1);  // at temperature 1
+  const float taken = log_softmax(logits, vocab, scale);
+  if (scale == 1) lse = taken;
   double divergence = 0;
   if (!args.saved.empty()) {
     const auto saved = args.saved[static_cast<size_t>(row)];
@@ -219,7 +222,7 @@ double row_loss(const Distillation& args, int64_t row, float* logits, float* tea
 double distillation(const Distillation& args) {
   const int64_t vocab = args.head->rows(), hidden = args.head->cols();
   const bool gradient = args.dhidden != nullptr || args.dhead != nullptr, live = args.saved.empty();
-  const int64_t slice = std::clamp<int64_t>(kSliceBytes / (vocab * 8), 1, std::max<int64_t>(args.rows, 1));
+  const int64_t slice = std::clamp<int64_t>(kLogitsBytes / (vocab * 8), 1, std::max<int64_t>(args.rows, 1));
   const Scratch<float> logits(static_cast<size_t>(slice * vocab)), teacher(static_cast<size_t>(slice * vocab));
   std::vector<double> losses(static_cast<size_t>(args.rows));
   for (int64_t first = 0; first < args.rows; first += slice) {

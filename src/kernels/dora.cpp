@@ -10,14 +10,6 @@
 #include "tensor/quantize.h"
 
 namespace thimble {
-namespace {
-
-Tensor matrix(const float* values, int64_t rows, int64_t cols) {
-  return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
-}
-
-}  // namespace
-
 void squared_row_norms(const Tensor& w, float* squares) {
   threads().parallel_for(w.rows(), [&](int64_t row, int) {
     const Scratch<float> values(static_cast<size_t>(w.cols()));
@@ -33,7 +25,7 @@ void dora_norms(GemmPrecision precision, const Tensor& w, const float* squares, 
   const int64_t rank = adapter.rank, in = w.cols(), out = w.rows();
   const Scratch<float> along(static_cast<size_t>(rank * out)), gram(static_cast<size_t>(rank * rank));
   linear_forward(precision, {adapter.a, rank, in}, w, along.data());
-  linear_forward(precision, {adapter.a, rank, in}, matrix(adapter.a, rank, in), gram.data());
+  linear_forward(precision, {adapter.a, rank, in}, f32_matrix(adapter.a, rank, in), gram.data());
   constexpr int64_t kOutputs = 64;
   threads().parallel_for((out + kOutputs - 1) / kOutputs, [&](int64_t task, int) {
     for (int64_t o = task * kOutputs; o < std::min(out, (task + 1) * kOutputs); ++o) {

@@ -18,3 +18,11 @@ void for_pieces(int64_t count, const Body& body) {
 }
 
 }  // namespace thimble::simd
+
+namespace thimble {
+
+double squared_norm(const float* x, int64_t count);  // sum of x², in f64, in one fixed order
+void scale_values(float* x, int64_t count, float factor);
+void add_values(const float* a, const float* b, int64_t count, float* y);  // y = a + b; y may be a or b
+
+}  // namespace thimble

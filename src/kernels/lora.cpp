@@ -1,6 +1,6 @@
 #include "kernels/lora.h"
 
-#include "kernels/adamw.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm_operand.h"
 
 namespace thimble {
@@ -9,16 +9,12 @@ namespace {
 using gemm::Kernels;
 using gemm::Operand;
 
-Tensor as_tensor(const float* values, int64_t rows, int64_t cols) {
-  return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
-}
-
 }  // namespace
 
 void lora_forward(GemmPrecision precision, const GemmInput& x, const Tensor& w, const LowRank& adapter, float* y,
                   float* t, bool accumulate) {
   const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank;
-  const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
+  const Tensor a = f32_matrix(adapter.a, rank, in), b = f32_matrix(adapter.b, out, rank);
   const GemmInput t_rows{t, x.rows, rank};
   gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {
     const Operand<E> left(x);
@@ -32,7 +28,7 @@ void lora_forward(GemmPrecision precision, const GemmInput& x, const Tensor& w, 
 void lora_backward(GemmPrecision precision, const GemmInput& dy, const GemmInput& x, const Tensor& w,
                    const LowRank& adapter, const float* t, float* dx, bool accumulate, float* da, float* db) {
   const int64_t in = w.cols(), out = w.rows(), rank = adapter.rank, rows = dy.rows;
-  const Tensor a = as_tensor(adapter.a, rank, in), b = as_tensor(adapter.b, out, rank);
+  const Tensor a = f32_matrix(adapter.a, rank, in), b = f32_matrix(adapter.b, out, rank);
   const Scratch<float> u(static_cast<size_t>(rows * rank));
   const GemmInput u_rows{u.data(), rows, rank}, t_rows{t, rows, rank};
   gemm::with_kernels(precision, [&]<class E>(const Kernels<E>& kernels) {

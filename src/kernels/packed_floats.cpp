@@ -10,6 +10,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "kernels/avx512_transpose.h"
+#include "kernels/target.h"
 #endif
 
 namespace thimble::packed {
@@ -30,11 +31,10 @@ void lay_out_floats(const float* x, int64_t in, const FloatTile& out) {
 }
 
 #if defined(__x86_64__)
-#define THIMBLE_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c,fma")))
 namespace {
 
 // 16 floats as bf16, as f32_to_bf16 rounds them.
-THIMBLE_AVX512 __attribute__((always_inline)) inline __m256i to_bf16(__m512 x) {
+THIMBLE_AVX512_INLINE __m256i to_bf16(__m512 x) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
@@ -44,13 +44,13 @@ THIMBLE_AVX512 __attribute__((always_inline)) inline __m256i to_bf16(__m512 x) {
 }
 
 // The row's elements from k on, zeros past its end.
-THIMBLE_AVX512 __attribute__((always_inline)) inline __m512 load(const float* row, int64_t in, int64_t k) {
+THIMBLE_AVX512_INLINE __m512 load(const float* row, int64_t in, int64_t k) {
   if (k + 16 <= in) return _mm512_loadu_ps(row + k);
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << std::max<int64_t>(in - k, 0)) - 1), row + k);
 }
 
 // Columns of 16 rows of dwords, up to `count` of them, [column][rows].
-THIMBLE_AVX512 __attribute__((always_inline)) inline void store_columns(__m512i v[16], int rows, int64_t count,
+THIMBLE_AVX512_INLINE void store_columns(__m512i v[16], int rows, int64_t count,
                                                                         void* to) {
   transpose(v);
   const auto mask = static_cast<__mmask16>((1u << rows) - 1);

@@ -6,10 +6,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
-// One attribute a function instead of -mavx512* for the file: inline functions of the standard library would
-// otherwise be compiled for AVX-512 and leak into code that runs anywhere.
-#define THIMBLE_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")))
-#define THIMBLE_AVX512_INLINE THIMBLE_AVX512 __attribute__((always_inline)) static inline
+#include "kernels/target.h"
 
 namespace thimble::packed {
 namespace {

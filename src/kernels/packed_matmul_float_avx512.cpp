@@ -6,8 +6,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
-#define THIMBLE_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,f16c,fma")))
-#define THIMBLE_BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,f16c,fma")))
+#include "kernels/target.h"
 
 namespace thimble::packed {
 namespace {
@@ -70,7 +69,7 @@ THIMBLE_AVX512 void widened(const std::byte* weight, int64_t in, const Activatio
 }
 
 template <int kRows>
-THIMBLE_BF16 void pairs(const std::byte* weight, int64_t in, const ActivationTile& a, const TileOutput& out) {
+THIMBLE_AVX512_BF16 void pairs(const std::byte* weight, int64_t in, const ActivationTile& a, const TileOutput& out) {
   __m512 total[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) total[r] = _mm512_setzero_ps();

@@ -13,9 +13,7 @@
 #include <limits>
 
 #include "kernels/simd.h"
-
-#define THIMBLE_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")))
-#define THIMBLE_AVX512_INLINE THIMBLE_AVX512 __attribute__((always_inline)) static inline
+#include "kernels/target.h"
 
 // What packed_quantize.cpp does, for 16 groups at a time: their largest magnitudes and sums end in the lanes of one
 // register, so that what follows from them is computed once for all. Items are groups in the order of the results,

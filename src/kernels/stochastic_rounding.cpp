@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "core/random.h"
 #include "kernels/elementwise.h"
 #include "tensor/half.h"
 
@@ -15,10 +16,8 @@ void round_stochastically(const float* x, int64_t count, uint64_t key, int64_t f
         out[i] = f32_to_bf16(x[i]);
         continue;
       }
-      uint64_t z = key + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(first + i) + 1);  // splitmix64
-      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-      out[i] = static_cast<uint16_t>((bits + static_cast<uint32_t>(z >> 48)) >> 16);
+      const uint64_t drawn = random_bits(key, static_cast<uint64_t>(first + i));
+      out[i] = static_cast<uint16_t>((bits + static_cast<uint32_t>(drawn >> 48)) >> 16);
     }
   });
 }

@@ -31,4 +31,9 @@ struct Tensor {
   const std::byte* row(int64_t index) const { return data + static_cast<size_t>(index) * row_bytes(); }
 };
 
+// Values in memory, [rows, cols], that somebody else keeps.
+inline Tensor f32_matrix(const float* values, int64_t rows, int64_t cols) {
+  return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
+}
+
 }  // namespace thimble

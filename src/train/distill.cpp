@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "infer/log_probs.h"
+#include "kernels/cross_entropy.h"
 
 namespace thimble {
 namespace {
@@ -47,14 +48,7 @@ std::vector<std::vector<TeacherToken>> parse_top(const Json& list, const std::st
 }  // namespace
 
 std::unique_ptr<Lora> stored_lora(const Model& model, const LoraAdapter& adapter) {
-  LoraConfig config;
-  config.rank = adapter.rank;
-  config.alpha = adapter.alpha;
-  config.rslora = adapter.rslora;
-  config.dora = adapter.dora;
-  config.targets.clear();
-  for (const auto& [name, module] : adapter.modules) config.targets.push_back(name);
-  auto lora = std::make_unique<Lora>(model, config, 0);
+  auto lora = std::make_unique<Lora>(model, lora_config(adapter), 0);
   from_adapter(adapter, *lora);
   return lora;
 }
@@ -103,7 +97,7 @@ std::vector<std::vector<std::vector<TeacherToken>>> likeliest_tokens(const Model
                                                                      const ProgressFn& progress) {
   TrainOps ops(teacher, adapter, {.precision = precision});
   const int64_t vocab = teacher.head->out(), width = teacher.head->weight.cols();
-  const int64_t slice = std::max<int64_t>(1, (64 << 20) / (vocab * 4));
+  const int64_t slice = std::max<int64_t>(1, kLogitsBytes / (vocab * 4));
   std::vector<std::vector<std::vector<TeacherToken>>> out(rows.size());
   double done = 0, total = 0;
   const auto plan = pack_in_order(rows, token_budget);
@@ -158,9 +152,10 @@ std::string teacher_to_jsonl(std::span<const TrainRow> rows,
   return out;
 }
 
-void read_teacher(const std::filesystem::path& file, std::span<TrainRow> rows) {
+void read_teacher(const std::filesystem::path& file, std::span<TrainRow> rows, std::span<TrainRow> dev_rows) {
   std::map<int, TrainRow*> missing;
-  for (TrainRow& row : rows) missing[row.row] = &row;
+  for (const auto part : {rows, dev_rows})
+    for (TrainRow& row : part) missing[row.row] = &row;
   const std::string text = read_file(file);
   int number = 0;
   for (size_t at = 0; at < text.size();) {
@@ -170,7 +165,7 @@ void read_teacher(const std::filesystem::path& file, std::span<TrainRow> rows) {
     at = end + 1;
     try {
       const auto found = missing.find(line.at("row").get<int>());
-      if (found == missing.end()) continue;  // of the other part of the rows
+      if (found == missing.end()) continue;  // of rows that are not learned from
       TrainRow& row = *found->second;
       if (line.at("tokens").get<std::vector<int32_t>>() != trained_ids(row))
         throw Error(fmt::format("{}: row {} was saved with another answer, plan or tokenizer; make the file again with "

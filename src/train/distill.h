@@ -59,6 +59,6 @@ std::vector<std::vector<std::vector<TeacherToken>>> likeliest_tokens(const Model
 // in the file or was saved with another answer, or the file is broken.
 std::string teacher_to_jsonl(std::span<const TrainRow> rows,
                              std::span<const std::vector<std::vector<TeacherToken>>> teacher);
-void read_teacher(const std::filesystem::path& file, std::span<TrainRow> rows);
+void read_teacher(const std::filesystem::path& file, std::span<TrainRow> rows, std::span<TrainRow> dev_rows = {});
 
 }  // namespace thimble

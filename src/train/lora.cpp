@@ -153,6 +153,17 @@ std::vector<ParameterTensor> Lora::parameters() const {
   return out;
 }
 
+LoraConfig lora_config(const LoraAdapter& adapter) {
+  LoraConfig config;
+  config.rank = adapter.rank;
+  config.alpha = adapter.alpha;
+  config.rslora = adapter.rslora;
+  config.dora = adapter.dora;
+  config.targets.clear();
+  for (const auto& [name, module] : adapter.modules) config.targets.push_back(name);
+  return config;
+}
+
 LoraAdapter to_adapter(const Lora& lora, const std::string& base_name) {
   const LoraConfig& config = lora.config();
   LoraAdapter out;

@@ -75,6 +75,7 @@ std::vector<const Linear*> lora_targets(const Model& model, const LoraConfig& co
 
 // To and from the form that is stored. from_adapter copies the values; it throws Error where the adapter is for
 // other layers, another rank, another method or other shapes, or has another scale.
+LoraConfig lora_config(const LoraAdapter& adapter);  // that its Lora has
 LoraAdapter to_adapter(const Lora& lora, const std::string& base_name);
 void from_adapter(const LoraAdapter& adapter, const Lora& lora);
 

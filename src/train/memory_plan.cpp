@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "kernels/cross_entropy.h"
 #include "train/prefix_tree.h"
 #include "train/trainer.h"
 
@@ -69,7 +70,7 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   }
   plan.tokens = std::max(longest, std::min(config.token_budget + longest_shared(rows), sum));
   // A slice of the logits in f32 and, as an input of a product, in bf16.
-  plan.logits = std::min<size_t>(size_t{64} << 20, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
+  plan.logits = std::min<size_t>(kLogitsBytes, static_cast<size_t>(plan.tokens * model.head->out()) * 4) * 3 / 2;
   plan.other = size_t{32} << 20;
   plan.available = available_memory();
   if (config.distill && config.distill->teacher != nullptr)
@@ -78,24 +79,27 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
 
   if (config.memory_limit > 0) plan.available = std::min(plan.available, config.memory_limit);
 
-  const auto fits = [&](int recomputed_blocks) {
+  const auto with = [&](int recomputed_blocks) {
     constexpr int64_t kProbe = 16;
     const size_t one = buffers_of(model, trainable, config, recomputed_blocks, kProbe);
     const size_t two = buffers_of(model, trainable, config, recomputed_blocks, 2 * kProbe);
     plan.recomputed_blocks = recomputed_blocks;
     plan.activations = (std::max(one, two) - one) / kProbe * static_cast<size_t>(plan.tokens);
-    return plan.total() <= plan.available;
-  };
-  int least = config.recompute == Recompute::kOn ? model.config.layers : 0;
-  int most = config.recompute == Recompute::kOff ? 0 : model.config.layers;
-  if (fits(least)) return plan;
-  if (least < most && fits(most)) {
-    while (most - least > 1) {  // least does not fit, most does
-      const int middle = (least + most) / 2;
-      (fits(middle) ? most : least) = middle;
-    }
-    fits(most);
     return plan;
+  };
+  const auto fits = [](const MemoryPlan& p) { return p.total() <= p.available; };
+  int least = config.recompute == Recompute::kOn ? model.config.layers : 0;
+  const int all = config.recompute == Recompute::kOff ? 0 : model.config.layers;
+  MemoryPlan fitting = with(least);
+  if (fits(fitting)) return fitting;
+  if (least < all) fitting = with(all);
+  if (fits(fitting)) {
+    while (fitting.recomputed_blocks - least > 1) {  // `least` does not fit
+      const MemoryPlan middle = with((least + fitting.recomputed_blocks) / 2);
+      if (fits(middle)) fitting = middle;
+      else least = middle.recomputed_blocks;
+    }
+    return fitting;
   }
   throw Error(fmt::format(
       "training needs {:.0f} MB and this machine has {:.0f} MB free; lower the token budget ({} tokens a micro-batch), "

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/adamw8.h"
+#include "kernels/elementwise.h"
 #include "kernels/stochastic_rounding.h"
 #include "tensor/half.h"
 

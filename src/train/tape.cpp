@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include "core/thread_pool.h"
-#include "kernels/adamw.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "tensor/half.h"
 
@@ -13,15 +12,8 @@ namespace {
 
 constexpr size_t kSlab = size_t{64} << 20;
 
-template <class Body>
-void for_pieces(int64_t count, const Body& body) {
-  constexpr int64_t kPiece = 1 << 15;
-  threads().parallel_for((count + kPiece - 1) / kPiece,
-                         [&](int64_t piece, int) { body(piece * kPiece, std::min(count, (piece + 1) * kPiece)); });
-}
-
 void widen(const uint16_t* from, int64_t count, float* to) {
-  for_pieces(count, [&](int64_t first, int64_t last) {
+  simd::for_pieces(count, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) to[i] = bf16_to_f32(from[i]);
   });
 }
@@ -29,7 +21,7 @@ void widen(const uint16_t* from, int64_t count, float* to) {
 }  // namespace
 
 void copy_values(const float* from, int64_t count, float* to) {
-  for_pieces(count, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
+  simd::for_pieces(count, [&](int64_t first, int64_t last) { std::copy(from + first, from + last, to + first); });
 }
 
 template <class T>

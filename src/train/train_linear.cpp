@@ -3,25 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/random.h"
 #include "core/thread_pool.h"
-#include "kernels/adamw.h"
 #include "kernels/bias.h"
 #include "kernels/dora.h"
+#include "kernels/elementwise.h"
 #include "train/train_ops.h"
 
 namespace thimble {
 namespace {
 
-Tensor matrix(const float* values, int64_t rows, int64_t cols) {
-  return {DType::kF32, {rows, cols}, reinterpret_cast<const std::byte*>(values), nullptr};
-}
-
-// Bits that depend on a key and a place alone (splitmix64), so that nothing drawn has to be kept.
-uint32_t random_bits(uint64_t key, int64_t place) {
-  uint64_t z = key + 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(place) + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<uint32_t>(z >> 32);
+uint32_t drawn(uint64_t key, int64_t place) {
+  return static_cast<uint32_t>(random_bits(key, static_cast<uint64_t>(place)) >> 32);
 }
 
 // to = from with elements zeroed by chance and the others scaled up, or added to `to`. Which ones depends on the
@@ -32,7 +25,7 @@ void drop_elements(uint64_t key, float share, const float* from, int64_t count, 
   const float scale = 1 / (1 - share);
   threads().parallel_for((count + kPiece - 1) / kPiece, [&](int64_t piece, int) {
     for (int64_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) {
-      const float value = random_bits(key, i) < limit ? 0.0f : from[i] * scale;
+      const float value = drawn(key, i) < limit ? 0.0f : from[i] * scale;
       to[i] = accumulate ? to[i] + value : value;
     }
   });
@@ -49,7 +42,7 @@ void TrainOps::add_noise(Value& embedded) const {
     const float scale = options_.neftune / static_cast<float>(std::sqrt(cells));
     float* row = embedded.row(r);
     for (int64_t c = 0; c < embedded.cols; ++c)
-      row[c] += scale * (static_cast<float>(random_bits(key, r * embedded.cols + c)) * 0x1p-31f - 1.0f);
+      row[c] += scale * (static_cast<float>(drawn(key, r * embedded.cols + c)) * 0x1p-31f - 1.0f);
   });
 }
 
@@ -115,10 +108,10 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
   ValuePtr t = make(rows, rank);  // scaled
   linear_forward(options_.precision, product_input(*x), weight, y->values.data());
   Buffer<float> input = dropped();
-  linear_forward(options_.precision, {input.data(), rows, in}, matrix(layer.a, rank, in), t->values.data());
+  linear_forward(options_.precision, {input.data(), rows, in}, f32_matrix(layer.a, rank, in), t->values.data());
   pool_.give(std::move(input));
   scale_values(t->values.data(), t->count(), scale);
-  linear_forward(options_.precision, {t->values.data(), rows, rank}, matrix(layer.b, out, rank), y->values.data(),
+  linear_forward(options_.precision, {t->values.data(), rows, rank}, f32_matrix(layer.b, out, rank), y->values.data(),
                  true);
   y->needs_grad = true;
   if (!recording_) return y;
@@ -128,7 +121,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
     const GemmPrecision precision = options_.precision;
     const GemmInput dy{y->grad.data(), rows, out};
     Buffer<float> u = pool_.take(rows, rank);  // scale · dy · b
-    linear_backward_input(precision, dy, matrix(layer.b, out, rank), u.data());
+    linear_backward_input(precision, dy, f32_matrix(layer.b, out, rank), u.data());
     scale_values(u.data(), rows * rank, scale);
     Buffer<float> input_again = dropped();
     linear_backward_weight(precision, {u.data(), rows, rank}, {input_again.data(), rows, in}, layer.da, true);
@@ -136,7 +129,7 @@ ValuePtr TrainOps::adapted_linear_with_dropout(const LoraLayer& layer, const Val
     if (x->needs_grad) {
       const auto [dx, accumulate] = x->grad_target();
       linear_backward_input(precision, dy, weight, dx, accumulate);
-      linear_backward_input(precision, {u.data(), rows, rank}, matrix(layer.a, rank, in), input_again.data());
+      linear_backward_input(precision, {u.data(), rows, rank}, f32_matrix(layer.a, rank, in), input_again.data());
       drop_elements(key, share, input_again.data(), rows * in, dx, true);
     }
     pool_.give(std::move(u));

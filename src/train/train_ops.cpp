@@ -7,10 +7,10 @@
 
 #include "core/cpu.h"
 #include "core/error.h"
-#include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/attention_backward.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/gelu.h"
 #include "kernels/layer_norm.h"

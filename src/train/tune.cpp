@@ -361,8 +361,7 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style, const Re
   if (out.train.empty()) throw Error(fmt::format("{}: no row is left to train on", file.string()));
   mix_in(job, style, out);
   if (job.distill && !job.distill->from.empty()) {
-    read_teacher(job.folder / job.distill->from, out.train);
-    read_teacher(job.folder / job.distill->from, out.dev);
+    read_teacher(job.folder / job.distill->from, out.train, out.dev);
   } else if (job.distill && !job.distill->sequence()) {
     out.teacher = load_teacher(job, style.tokenizer());
   }

@@ -67,10 +67,7 @@ struct TunedRun {
   TrainResult result;
   std::optional<double> call_threshold;  // as the dev part gave it
   std::filesystem::path adapter() const { return folder / "adapter"; }
-  std::filesystem::path trained() const {  // the adapter's folder, or with method full the model
-    const auto model = run_model(folder);
-    return model.empty() ? adapter() : model;
-  }
+  std::filesystem::path trained() const { return run_result(folder); }
 };
 
 // Chooses JobManifest::call_threshold on the dev part: for the base model with a trained adapter, or, where `model` is

@@ -6,6 +6,7 @@
 
 #include "kernel_test_tools.h"
 #include "kernels/adamw.h"
+#include "kernels/elementwise.h"
 #include "kernels/attention.h"
 #include "kernels/attention_backward.h"
 #include "kernels/cross_entropy.h"

@@ -69,14 +69,7 @@ inline OracleCase load_case(const std::filesystem::path& folder) {
   OracleCase out;
   out.model = load_model(folder / "model");
   const LoraAdapter adapter = read_adapter(folder / "adapter");
-  LoraConfig lora;
-  lora.rank = adapter.rank;
-  lora.alpha = adapter.alpha;
-  lora.rslora = adapter.rslora;
-  lora.dora = adapter.dora;
-  lora.targets.clear();
-  for (const auto& [name, module] : adapter.modules) lora.targets.push_back(name);
-  out.lora = std::make_unique<Lora>(*out.model, lora, 1);
+  out.lora = std::make_unique<Lora>(*out.model, lora_config(adapter), 1);
   from_adapter(adapter, *out.lora);
   const auto batch = nlohmann::json::parse(read_file(folder / "batch.json"));
   for (const auto& row : batch.at("rows"))
