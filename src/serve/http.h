@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thimble {
+
+using HttpFields = std::vector<std::pair<std::string, std::string>>;
+
+// A request as it came over the wire. Names of headers compare without case.
+struct HttpRequest {
+  std::string method;  // "GET"
+  std::string path;    // percent-decoded, without the query
+  HttpFields query;    // decoded, in the order given
+  HttpFields headers;
+  std::string body;
+  std::string peer;    // the client's address, without its port
+  bool secure = false; // over TLS
+
+  const std::string* header(std::string_view name) const;     // nullptr where there is none
+  const std::string* parameter(std::string_view name) const;  // of the query
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::string type = "application/json";
+  std::string body;
+  HttpFields headers{};
+};
+
+// One request and the way to answer it: whole, or as a stream of pieces. A handle; any thread may answer, one at a time,
+// also after the function that was given it has returned. Where the last handle goes without an answer, the client
+// gets a 500. What is sent to a client that has left goes nowhere.
+class Exchange {
+ public:
+  struct State;
+  explicit Exchange(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+  const HttpRequest& request() const;
+
+  void respond(HttpResponse response);
+
+  // A stream: its head, pieces as they come, the end. A client that reads so slowly that HttpLimits::unsent_bytes wait
+  // for it is cut off.
+  void start(HttpResponse head);
+  void send(std::string piece);
+  void end();
+
+  // Whether the client has left, and what to call then, once, on the server's thread (at once where it has). A client
+  // that sends on while it waits for its answer has not left.
+  bool gone() const;
+  void on_gone(std::function<void()> callback);
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace thimble
