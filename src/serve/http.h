@@ -15,14 +15,15 @@ using HttpFields = std::vector<std::pair<std::string, std::string>>;
 // A request as it came over the wire. Names of headers compare without case.
 struct HttpRequest {
   std::string method;  // "GET"
-  std::string path;    // percent-decoded, without the query
-  HttpFields query;    // decoded, in the order given
+  std::string path;    // percent-decoded UTF-8, without the query
+  HttpFields query;    // decoded UTF-8, in the order given
   HttpFields headers;
   std::string body;
-  std::string peer;    // the client's address, without its port
-  bool secure = false; // over TLS
+  std::string peer;     // the client's address, without its port; "unix" behind a Unix socket
+  std::string id;       // ours, unguessable: the answer carries it as x-request-id
+  bool secure = false;  // over TLS
 
-  const std::string* header(std::string_view name) const;     // nullptr where there is none
+  const std::string* header(std::string_view name) const;     // the first of that name; nullptr where there is none
   const std::string* parameter(std::string_view name) const;  // of the query
 };
 
@@ -33,9 +34,10 @@ struct HttpResponse {
   HttpFields headers{};
 };
 
-// One request and the way to answer it: whole, or as a stream of pieces. A handle; any thread may answer, one at a time,
-// also after the function that was given it has returned. Where the last handle goes without an answer, the client
-// gets a 500. What is sent to a client that has left goes nowhere.
+// One request and the way to answer it: whole, or as a stream of pieces. A handle; any thread may answer, one at a
+// time, also after the function that was given it has returned. Where the last handle goes without an answer, the
+// client gets a 500; where it goes in the middle of a stream, the connection is cut, so that nobody takes the part for
+// the whole. What is sent to a client that has left goes nowhere. The body of an answer to HEAD is not sent.
 class Exchange {
  public:
   struct State;
@@ -45,14 +47,15 @@ class Exchange {
 
   void respond(HttpResponse response);
 
-  // A stream: its head, pieces as they come, the end. A client that reads so slowly that HttpLimits::unsent_bytes wait
-  // for it is cut off.
+  // A stream: its head (a body in it is the first piece), pieces as they come, the end. A client that reads so slowly
+  // that HttpLimits::unsent_bytes wait for it is cut off.
   void start(HttpResponse head);
   void send(std::string piece);
   void end();
 
-  // Whether the client has left, and what to call then, once, on the server's thread (at once where it has). A client
-  // that sends on while it waits for its answer has not left.
+  // Whether the client has left, and what to call then, once, on the server's thread (soon, where it has). A client
+  // that sends on while it waits for its answer has not left; one that closes its sending side has. The callback goes
+  // with the answer's end, and must not hold the exchange itself, or the last handle never goes.
   bool gone() const;
   void on_gone(std::function<void()> callback);
 

@@ -2,62 +2,56 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "serve/http.h"
+#include "serve/http_limits.h"
+#include "serve/http_tls.h"
 
 namespace thimble {
-
-struct TlsFiles {
-  std::filesystem::path certificate;  // PEM, the chain with it
-  std::filesystem::path key;
-};
-
-struct HttpLimits {
-  size_t header_bytes = 16 << 10;    // 431 beyond
-  size_t body_bytes = size_t{8} << 20;  // 413 beyond
-  size_t unsent_bytes = size_t{4} << 20;
-  int connections = 4096;  // more wait to be accepted
-  std::chrono::seconds read_time{30};   // for a request's head, and again for each piece of its body: 408
-  std::chrono::seconds idle_time{75};   // between requests of one connection
-  std::chrono::seconds write_time{60};  // in which a client must take something
-};
 
 struct HttpOptions {
   std::string address = "127.0.0.1";  // IPv4, IPv6, or a path beginning with / for a Unix socket
   uint16_t port = 8080;               // 0: any free one
-  std::optional<TlsFiles> tls;
-  HttpLimits limits;
+  std::optional<TlsFiles> tls{};
+  HttpLimits limits{};
+  std::function<void(const std::string&)> report{};  // one line for what goes wrong inside; on the server's thread
 };
 
 // HTTP/1.1 on one thread: keep-alive, chunked bodies both ways, pipelining one after the other, Expect: 100-continue.
-// What is not HTTP gets a 400 with an OpenAI error body and is closed.
+// What is not HTTP gets a 400 with an OpenAI error body and is closed. The process may open as many files as the limit
+// of connections needs, where its hard limit allows.
 class HttpServer {
  public:
-  using Handler = std::function<void(Exchange)>;  // called on the server's thread: must be quick; may keep the exchange
+  // Called on the server's thread: must be quick; may keep the exchange. What it throws becomes a 500 that names the
+  // request's id, and goes to HttpOptions::report.
+  using Handler = std::function<void(Exchange)>;
 
   // Binds and listens. Throws Error where the address can't be had (with who holds it, where that can be said), or a
   // certificate can't be read.
   HttpServer(const HttpOptions& options, Handler handler);
-  ~HttpServer();
+  ~HttpServer();  // after run() has returned; exchanges that others still hold are gone
 
   uint16_t port() const;
   void run();    // serves until stop, or until a drain has ended
   void drain();  // no new connections; open requests are finished, idle connections closed. Any thread
   void stop();   // at once. Any thread
-  void post(std::function<void()> work);  // on the server's thread
-  void after(std::chrono::milliseconds delay, std::function<void()> work);
+  void post(std::function<void()> work);                                    // on the server's thread. Any thread
+  void after(std::chrono::milliseconds delay, std::function<void()> work);  // the same
+
+  // What to call, on the server's thread, when one of these signals comes, each time. Before run().
+  void on_signals(std::initializer_list<int> signals, std::function<void(int signal)> callback);
 
   struct Load {
     int64_t connections = 0;  // open
     int64_t streams = 0;      // open
     int64_t accepted = 0;     // ever
   };
-  Load load() const;
+  Load load() const;  // any thread
 
  private:
   struct Impl;

@@ -1,0 +1,106 @@
+#include "serve/http_exchange.h"
+
+#include <utility>
+
+#include "serve/http_connection.h"
+
+namespace thimble {
+
+using Phase = Exchange::State::Phase;
+
+Exchange::State::~State() {
+  if (phase == Phase::kEnded || gone) return;
+  mailbox->post([c = connection, n = number] {
+    if (const auto open = c.lock()) open->abandon(n);
+  });
+}
+
+Exchange::State::Delivery Exchange::State::take() {
+  const std::scoped_lock lock(mutex);
+  scheduled = false;
+  return std::exchange(waiting, {});
+}
+
+void Exchange::State::add(const std::function<void(Delivery&)>& change) {
+  {
+    const std::scoped_lock lock(mutex);
+    if (phase == Phase::kEnded) return;
+    change(waiting);
+    if (waiting.head && phase == Phase::kOpen) phase = Phase::kStreaming;
+    if (waiting.whole || waiting.ended) phase = Phase::kEnded;
+    if (gone) waiting = {};
+    if (gone || scheduled) return;
+    scheduled = true;
+  }
+  mailbox->post([self = shared_from_this()] {
+    if (const auto open = self->connection.lock()) open->deliver(*self);
+  });
+}
+
+void Exchange::State::leave() {
+  std::function<void()> call;
+  {
+    const std::scoped_lock lock(mutex);
+    gone = true;
+    waiting = {};
+    call = std::exchange(callback, nullptr);
+  }
+  if (call) call();
+}
+
+void Exchange::State::forget_callback() {
+  std::function<void()> dropped;  // outside of the lock: it may hold anything
+  const std::scoped_lock lock(mutex);
+  dropped = std::exchange(callback, nullptr);
+}
+
+const HttpRequest& Exchange::request() const { return state_->request; }
+
+void Exchange::respond(HttpResponse response) {
+  state_->add([&](State::Delivery& d) {
+    if (state_->phase != Phase::kOpen) return;  // a stream has begun: its head can't be taken back
+    d.head = std::move(response);
+    d.whole = true;
+  });
+}
+
+void Exchange::start(HttpResponse head) {
+  state_->add([&](State::Delivery& d) {
+    if (state_->phase != Phase::kOpen) return;
+    d.pieces = std::exchange(head.body, {});
+    d.head = std::move(head);
+  });
+}
+
+void Exchange::send(std::string piece) {
+  state_->add([&](State::Delivery& d) {
+    if (state_->phase != Phase::kStreaming) return;
+    if (d.pieces.empty()) {
+      d.pieces = std::move(piece);
+    } else {
+      d.pieces += piece;
+    }
+  });
+}
+
+void Exchange::end() {
+  state_->add([&](State::Delivery& d) {
+    if (state_->phase == Phase::kStreaming) d.ended = true;
+  });
+}
+
+bool Exchange::gone() const { return state_->gone; }
+
+void Exchange::on_gone(std::function<void()> callback) {
+  {
+    const std::scoped_lock lock(state_->mutex);
+    if (!state_->gone) {
+      if (state_->phase != Phase::kEnded) state_->callback = std::move(callback);
+      return;
+    }
+  }
+  const auto shared = std::make_shared<std::function<void()>>(std::move(callback));
+  if (!state_->mailbox->post([shared] { (*shared)(); })) (*shared)();
+}
+
+}  // namespace thimble

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "serve/http.h"
+#include "serve/http_core.h"
+
+namespace thimble {
+
+// An exchange as its handles share it. What they send waits here for the server's thread, so that many small pieces
+// from an engine's thread wake it once.
+struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
+  State(HttpRequest r, std::shared_ptr<HttpMailbox> m, std::weak_ptr<HttpConnection> c, uint64_t n)
+      : request(std::move(r)), mailbox(std::move(m)), connection(std::move(c)), number(n) {}
+  ~State();
+
+  // What has been sent and not yet taken.
+  struct Delivery {
+    std::optional<HttpResponse> head;
+    bool whole = false;  // head is the whole answer
+    std::string pieces;
+    bool ended = false;
+  };
+  Delivery take();
+
+  void add(const std::function<void(Delivery&)>& change);  // where the answer has not ended; wakes the server's thread
+  void leave();  // the client has left; runs the callback. On the server's thread
+  void forget_callback();
+
+  const HttpRequest request;
+  const std::shared_ptr<HttpMailbox> mailbox;
+  const std::weak_ptr<HttpConnection> connection;
+  const uint64_t number;  // of the requests of one connection
+
+  std::atomic<bool> gone{false};
+  std::mutex mutex;
+  enum class Phase { kOpen, kStreaming, kEnded } phase = Phase::kOpen;
+  Delivery waiting;
+  bool scheduled = false;
+  std::function<void()> callback;
+};
+
+}  // namespace thimble
