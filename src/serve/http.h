@@ -18,7 +18,7 @@ struct HttpRequest {
   std::string path;    // percent-decoded UTF-8, without the query
   HttpFields query;    // decoded UTF-8, in the order given
   HttpFields headers;
-  std::string body;
+  std::string body{};
   std::string peer;     // the client's address, without its port; "unix" behind a Unix socket
   std::string id;       // ours, unguessable: the answer carries it as x-request-id
   bool secure = false;  // over TLS
@@ -30,7 +30,7 @@ struct HttpRequest {
 struct HttpResponse {
   int status = 200;
   std::string type = "application/json";
-  std::string body;
+  std::string body{};
   HttpFields headers{};
 };
 

@@ -156,7 +156,7 @@ std::optional<std::string> percent_decoded(std::string_view text, bool plus_is_s
 
 bool read_target(std::string_view target, HttpRequest& request) {
   if (target == "*") {
-    request.path = "*";
+    request.path.assign(1, '*');
     return true;
   }
   for (const std::string_view scheme : {"http://", "https://"}) {
@@ -168,7 +168,7 @@ bool read_target(std::string_view target, HttpRequest& request) {
     std::erase_if(request.headers, [](const auto& h) { return equal_without_case(h.first, "host"); });
     request.headers.emplace_back("Host", host);
     if (target.empty() || target.front() == '?') {
-      request.path = "/";
+      request.path.assign(1, '/');
       return target.empty() || read_query(target.substr(1), request.query);
     }
     break;

@@ -54,7 +54,8 @@ TlsContext tls_context(const TlsFiles& files) {
     throw Error(fmt::format("{}: can't be read as a certificate ({}); it must be PEM, with its chain behind it",
                             files.certificate.string(), reason()));
   }
-  if (SSL_CTX_use_PrivateKey_file(c, files.key.c_str(), SSL_FILETYPE_PEM) != 1) {
+  // OpenSSL keeps a certificate of each kind of key: one of another kind is taken, and missed at the first handshake.
+  if (SSL_CTX_use_PrivateKey_file(c, files.key.c_str(), SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(c) != 1) {
     throw Error(fmt::format("{}: can't be read as the key of {} ({}); it must be PEM, unencrypted, and belong to it",
                             files.key.string(), files.certificate.string(), reason()));
   }

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -168,6 +169,8 @@ class Client {
       close();
       throw std::runtime_error("can't connect: " + why);
     }
+    const int on = 1;  // or a request in two parts waits for the server's acknowledgement of the first
+    if (family != AF_UNIX) setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   }
 
   int socket_;
