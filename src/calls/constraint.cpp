@@ -132,11 +132,12 @@ ConstraintSet ConstraintFactory::compile_grammar(const std::string& ebnf) const 
 std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options, GrammarForm form) {
   GrammarText grammar;
   // xgrammar walks its own automaton of free text many times faster than rules that say the same.
-  const std::string text =
+  std::string text =
       form == GrammarForm::kGbnf
           ? grammar.add_text_without(kCallOpen)
           : grammar.add("text", fmt::format("TagDispatch(loop_after_dispatch=false, excludes=({},))",
                                             quote_literal(kCallOpen)));
+  if (options.text_schema != nullptr) text = SchemaGrammar(grammar).add(*options.text_schema, "response_format");
   const std::string plan = options.plan ? grammar.add("plan", "[^\\n<]{1,200} \"\\n\"") + " " : "";
   if (options.mode == CallMode::kForbidden) return grammar.text(plan + text);
   if (tools.empty()) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 namespace thimble {
 
 struct Tool;
@@ -27,6 +29,8 @@ struct ConstraintOptions {
   CallMode mode = CallMode::kAuto;
   int most_calls = 16;  // in one answer, at least 1
   bool plan = false;    // a line of at most 200 characters comes before the answer (data/plan.h)
+  // What is said instead of calls is a value of this schema (schema_grammar.h), not free text. Must outlive compile().
+  const nlohmann::ordered_json* text_schema = nullptr;
 };
 
 // The grammar of an answer, for one sequence. Either one or more Hermes call blocks, whose names and arguments are

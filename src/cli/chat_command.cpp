@@ -141,7 +141,7 @@ int chat_command(const ChatOptions& options) {
     if (constraint) request.constraint = &*constraint;
     request.call_threshold = setup->session.call_threshold();
     const bool show_calls = !style.tools().empty();  // a call is shown whole, with its validity
-    request.on_text = [&](std::string_view piece) {
+    request.on_text = [&](std::string_view piece, const Answer&) {
       if (!show_calls) {
         std::fwrite(piece.data(), 1, piece.size(), stdout);
         std::fflush(stdout);

@@ -61,6 +61,21 @@ struct BenchOptions {
   bool json = false;
   bool markdown = false;
 };
+struct ServeOptions {
+  std::vector<std::string> models;    // use-case folders, paths, pulled names
+  std::vector<std::string> adapters;  // NAME=FOLDER
+  std::string host = "127.0.0.1";
+  uint16_t port = 8080;
+  std::string certificate, key;  // PEM files; empty: no TLS
+  std::string precision = "fast";
+  std::string kv_type;
+  int64_t context = 16384;  // tokens of key-value cache of every base model
+  int parallel = 32;        // answers side by side
+  int queue = 256;          // answers that are made or wait
+  int max_tokens = 1024;    // of an answer whose request does not say
+  int memory_mb = 0;        // of models and caches; 0: what is free
+  bool speculate = true;
+};
 struct TuneOptions {
   std::filesystem::path job;
   std::string model;       // overrides the job's base
@@ -149,6 +164,7 @@ int info_command(const InfoOptions& options);
 int run_command(const RunOptions& options);
 int chat_command(const ChatOptions& options);
 int bench_command(const BenchOptions& options);
+int serve_command(const ServeOptions& options);
 int tune_command(const TuneOptions& options);
 int sweep_command(const TuneOptions& options);
 int preferences_command(const PreferencesOptions& options);

@@ -59,7 +59,7 @@ void add_run_choice(CLI::App& app, std::string& resume, bool& fresh) {
 // knows it already.
 void tell_shortfall(std::string_view command) {
   static constexpr std::string_view kComputing[] = {"make", "assess", "tune", "preferences",
-                                                    "eval", "chat",   "run",  "bench"};
+                                                    "eval", "chat",   "run",  "bench", "serve"};
   if (std::find(std::begin(kComputing), std::end(kComputing), command) == std::end(kComputing)) return;
   const std::string_view shortfall = cpu_shortfall(cpu_detected());
   if (!shortfall.empty() && cpu_level() == cpu_detected()) fmt::print(stderr, "note: {}\n", shortfall);
@@ -86,6 +86,7 @@ int run(int argc, char** argv) {
   RunOptions run;
   ChatOptions chat;
   BenchOptions bench;
+  ServeOptions serve;
   TuneOptions tune;
   PreferencesOptions preferences;
   DistillOptions distill;
@@ -192,6 +193,33 @@ int run(int argc, char** argv) {
     c->add_option("--form", grammar.form, "gbnf: llama.cpp; ebnf: xgrammar, which vLLM and SGLang use")
         ->capture_default_str()
         ->check(CLI::IsMember({"gbnf", "ebnf"}));
+  }
+  {
+    CLI::App* c = command("serve", "Serve models over OpenAI's API, on this machine alone unless told otherwise",
+                          [&] { return serve_command(serve); });
+    c->add_option("models", serve.models, "use-case folders, model files or folders, pulled names")->required();
+    c->add_option("-a,--adapter", serve.adapters, "NAME=FOLDER: an adapter beside the base; may be given several times")
+        ->allow_extra_args(false);
+    c->add_option("--host", serve.host, "address to listen on, or a path for a Unix socket")->capture_default_str();
+    c->add_option("-p,--port", serve.port, "0: any free one")->capture_default_str();
+    c->add_option("--tls-cert", serve.certificate, "PEM file with the certificate and its chain");
+    c->add_option("--tls-key", serve.key, "PEM file with its key");
+    c->add_option("-c,--context", serve.context, "tokens of key-value cache of each base model")
+        ->check(CLI::Range(int64_t{64}, int64_t{1} << 24))
+        ->capture_default_str();
+    c->add_option("--parallel", serve.parallel, "answers side by side")->check(CLI::Range(1, 1024))->capture_default_str();
+    c->add_option("--queue", serve.queue, "answers that are made or wait; more are refused with 429")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    c->add_option("-n,--max-tokens", serve.max_tokens, "of an answer, where the request does not say")
+        ->check(CLI::Range(1, 1 << 20))
+        ->capture_default_str();
+    c->add_option("--memory", serve.memory_mb, "MB that models and caches may take (0: what is free)");
+    c->add_option("--precision", serve.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
+        ->check(CLI::IsMember({"fast", "f32"}));
+    c->add_option("--kv-type", serve.kv_type, "of keys and values (default: f16, with --precision f32 f32); q8: 8 bits")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "q8"}));
+    c->add_flag("!--no-speculation", serve.speculate, "compute answers token by token: the same answers, slower");
   }
   {
     auto* c = command("chat", "talk to a model or to a tuned job", [&] { return chat_command(chat); });

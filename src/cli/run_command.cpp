@@ -93,7 +93,7 @@ int run_command(const RunOptions& options) {
   request.ignore_end = options.ignore_end;
   request.log_probs = options.log_probs.has_value();
   request.top_log_probs = options.log_probs.value_or(0);
-  request.on_text = [&](std::string_view text) {
+  request.on_text = [&](std::string_view text, const Answer&) {
     if (!options.json) {
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);

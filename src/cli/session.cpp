@@ -26,11 +26,7 @@ Session open_session(const ModelOptions& options, int batch) {
     const LoraAdapter adapter = gguf ? read_gguf_lora(options.adapter, model->config) : read_adapter(options.adapter);
     if (!adapter.manifest.empty()) {
       session.manifest = parse_manifest(adapter.manifest, options.adapter + "/thimble_job.json");
-      if (session.manifest->base_fingerprint != model->fingerprint)
-        throw Error(fmt::format("{}: the adapter was trained on another base model ('{}', fingerprint {:.12}) than {} "
-                                "(fingerprint {:.12}); give the base that it belongs to",
-                                options.adapter, session.manifest->base, session.manifest->base_fingerprint,
-                                path.string(), model->fingerprint));
+      check_base(*session.manifest, options.adapter, path.string(), model->fingerprint);
     }
     session.adapter = prepared->add_adapter(adapter);
   }

@@ -382,6 +382,14 @@ JobManifest parse_manifest(std::string_view text, std::string_view where) {
   return m;
 }
 
+void check_base(const JobManifest& manifest, const std::string& where, const std::string& base,
+                const std::string& fingerprint) {
+  if (manifest.base_fingerprint == fingerprint) return;
+  throw Error(fmt::format("{}: the adapter was trained on another base model ('{}', fingerprint {:.12}) than {} "
+                          "(fingerprint {:.12}); give the base that it belongs to",
+                          where, manifest.base, manifest.base_fingerprint, base, fingerprint));
+}
+
 std::filesystem::path new_run(const Job& job) {
   const std::string stamp = fmt::format("{:%Y%m%dT%H%M%SZ}", fmt::gmtime(std::time(nullptr)));
   std::error_code reason;

@@ -138,6 +138,9 @@ struct JobManifest {
 };
 std::string manifest_to_text(const JobManifest& manifest);
 JobManifest parse_manifest(std::string_view text, std::string_view where);
+// Throws Error where the adapter in `where` was trained on another base than `base`, whose fingerprint is given.
+void check_base(const JobManifest& manifest, const std::string& where, const std::string& base,
+                const std::string& fingerprint);
 
 // Runs are folders runs/<UTC time>; one is finished when it holds `finished`, which is written last.
 std::filesystem::path new_run(const Job& job);                                             // makes the folder

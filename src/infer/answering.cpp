@@ -153,7 +153,7 @@ void Answering::send(std::string text, bool last) {
   bool wanted = true;
   if (sure > 0) {
     answer_.text.append(unsent_, 0, sure);
-    if (request_.on_text) wanted = request_.on_text(std::string_view(unsent_).substr(0, sure));
+    if (request_.on_text) wanted = request_.on_text(std::string_view(unsent_).substr(0, sure), answer_);
     unsent_.erase(0, sure);
   }
   if (!wanted) return finish(FinishReason::kCancelled);

@@ -60,6 +60,9 @@ class Engine {
   void logits(std::span<const int32_t> tokens, int adapter,
               const std::function<void(int64_t first_row, int64_t rows, const float* logits)>& sink, int64_t from = 0);
 
+  int running() const { return static_cast<int>(running_.size()); }  // sequences in the batch
+  int waiting() const { return static_cast<int>(waiting_.size()); }
+
   const PreparedModel& model() const { return *model_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const KvCache& cache() const { return cache_; }

@@ -35,6 +35,8 @@ class PreparedModel {
 
   // Returns the adapter's number for requests: 1, 2, ... Throws Error where a module or shape doesn't fit.
   int add_adapter(const LoraAdapter& adapter);
+  // Gives its memory back; no request may name it any more. Its number is not given again.
+  void drop_adapter(int number) { adapters_[static_cast<size_t>(number - 1)].clear(); }
   int adapters() const { return static_cast<int>(adapters_.size()); }
 
   const Model& model() const { return *model_; }

@@ -20,6 +20,8 @@ enum class Overlong {
   kCutEnd,
 };
 
+struct Answer;
+
 struct GenerateRequest {
   std::vector<int32_t> prompt;
   int max_tokens = 256;
@@ -37,7 +39,8 @@ struct GenerateRequest {
   int adapter = 0;                                 // as add_adapter returned; 0: the base model
   int64_t client = 0;                              // whose request it is: waiting clients take turns
   bool ignore_end = false;                         // go on after end-of-text tokens
-  std::function<bool(std::string_view)> on_text;  // each piece of text as it is sure; return false to cancel
+  // Each piece of text as it is sure, and the answer up to its tokens; return false to cancel.
+  std::function<bool(std::string_view piece, const Answer& so_far)> on_text;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled };

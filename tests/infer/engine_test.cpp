@@ -460,7 +460,7 @@ TEST(Engine, LosesNothingWhereThousandsAreQueuedAndCancelled) {
       request.sampling = {.temperature = random.below(2) == 0 ? 0.0f : 1.0f, .seed = random.next()};
       request.client = static_cast<int64_t>(random.below(3));
       if (random.below(4) == 0) request.constraint = &calls;
-      if (random.below(8) == 0) request.on_text = [](std::string_view) { return false; };
+      if (random.below(8) == 0) request.on_text = [](std::string_view, const Answer&) { return false; };
       open.push_back(e.submit(std::move(request)));
     }
     for (uint64_t i = random.below(3); i > 0 && !open.empty(); --i) e.cancel(open[random.below(open.size())]);
@@ -585,7 +585,7 @@ TEST(Engine, EndsBeforeAStopStringThatSpansTokens) {
   GenerateRequest request = greedy(e, "Once upon a time", 60);
   request.stop = {"never said", stop};
   std::string streamed;
-  request.on_text = [&](std::string_view piece) {
+  request.on_text = [&](std::string_view piece, const Answer&) {
     streamed += piece;
     return true;
   };
@@ -600,7 +600,7 @@ TEST(Engine, StopsWhenTheListenerHasHeardEnough) {
   Engine e = engine();
   GenerateRequest request = greedy(e, "Once upon a time", 60);
   int pieces = 0;
-  request.on_text = [&](std::string_view) { return ++pieces < 3; };
+  request.on_text = [&](std::string_view, const Answer&) { return ++pieces < 3; };
   EXPECT_EQ(one(e, std::move(request)).finish, FinishReason::kCancelled);
   EXPECT_EQ(pieces, 3);
 }

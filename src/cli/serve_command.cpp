@@ -1,0 +1,96 @@
+#include <fmt/core.h>
+#include <pthread.h>
+
+#include <csignal>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "core/clock.h"
+#include "core/error.h"
+#include "serve/server.h"
+
+namespace thimble {
+namespace {
+
+// Interrupt and termination end the server in two steps: first what runs is finished, then all is dropped. The signals
+// are blocked in every thread that is made later, and taken here alone.
+class EndSignals {
+ public:
+  EndSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+
+  void watch(Server& server) {
+    thread_ = std::jthread([this, &server](const std::stop_token& stop) {
+      const timespec wait{0, 200'000'000};
+      int seen = 0;
+      while (!stop.stop_requested()) {
+        if (sigtimedwait(&signals_, nullptr, &wait) < 0) continue;
+        if (++seen == 1) {
+          fmt::print(stderr, "finishing what runs; once more to stop at once\n");
+          server.drain();
+        } else {
+          server.stop();
+        }
+      }
+    });
+  }
+
+ private:
+  sigset_t signals_{};
+  std::jthread thread_;
+};
+
+std::string address_text(const ServeOptions& options, uint16_t port) {
+  if (options.host.starts_with('/')) return "unix:" + options.host;
+  const bool v6 = options.host.find(':') != std::string::npos;
+  return fmt::format("{}://{}{}{}:{}", options.certificate.empty() ? "http" : "https", v6 ? "[" : "", options.host,
+                     v6 ? "]" : "", port);
+}
+
+}  // namespace
+
+int serve_command(const ServeOptions& options) {
+  const auto start = Clock::now();
+  EndSignals signals;
+  ServerOptions server_options;
+  server_options.http.address = options.host;
+  server_options.http.port = options.port;
+  if (options.certificate.empty() != options.key.empty())
+    throw Error("--tls-cert and --tls-key belong together; give both");
+  if (!options.certificate.empty()) server_options.http.tls = TlsFiles{options.certificate, options.key};
+  server_options.models = options.models;
+  for (const std::string& given : options.adapters) {
+    const size_t equals = given.find('=');
+    if (equals == std::string::npos || equals == 0)
+      throw Error(fmt::format("--adapter {}: give NAME=FOLDER", given));
+    server_options.adapters.emplace_back(given.substr(0, equals), given.substr(equals + 1));
+  }
+  EngineOptions& engine = server_options.shelf.engine;
+  engine.cache_tokens = options.context;
+  engine.max_batch = options.parallel;
+  engine.speculate = options.speculate;
+  if (!options.kv_type.empty()) engine.kv_type = kv_type_from_name(options.kv_type);
+  if (options.precision == "f32") server_options.shelf.precision = MatmulPrecision::kF32;
+  server_options.shelf.memory_bytes = static_cast<size_t>(options.memory_mb) << 20;
+  server_options.limits.default_max_tokens = options.max_tokens;
+  server_options.most_open = options.queue;
+
+  Server server(std::move(server_options), [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
+  signals.watch(server);
+  const std::string address = address_text(options, server.port());
+  fmt::print("{} in {:.2f} s\n", styled(stdout, Style::kBold, fmt::format("Thimble serves {}", address)),
+             seconds_since(start));
+  for (const auto& model : server.shelf().list())
+    fmt::print("  {:<28} {}\n", model->name,
+               model->adapter ? fmt::format("tuned on {}", model->base->name) : model->source.string());
+  std::fflush(stdout);
+  server.run();
+  return kOk;
+}
+
+}  // namespace thimble

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "infer/engine.h"
+
+namespace thimble {
+
+// The one thread that computes: it drives the engines of all loaded models in turns, a step each, and between steps
+// does what others ask of it. Callbacks are called on it and must be quick.
+class EngineThread {
+ public:
+  EngineThread();
+  ~EngineThread();  // open requests are dropped without a word
+
+  struct Work {
+    std::shared_ptr<Engine> engine;
+    GenerateRequest request;             // its on_text is taken by this
+    int choices = 1;                     // answers, sampled with seed, seed + 1, ...
+    std::shared_ptr<const void> keeps;   // what the request points to
+    std::function<void(int choice, std::string_view piece, const Answer& so_far)> on_text;
+    std::function<void(int choice, const Answer& answer)> on_done;
+    std::function<void(const std::string& why)> on_refused;  // instead of all others; or after them, if the engine fails
+  };
+  using Ticket = uint64_t;
+  Ticket submit(Work work);
+  void cancel(Ticket ticket);  // its answers end as cancelled
+  void cancel_all();
+
+  // Between two steps; `run` waits until it is done and rethrows what it throws.
+  void post(std::function<void()> task);
+  void run(const std::function<void()>& task);
+
+  // The last step's state, for metrics.
+  struct Load {
+    int64_t open = 0;       // answers that were asked for and are not done
+    int64_t running = 0;    // of them, in the batch
+    int64_t steps = 0;      // ever
+    double busy_s = 0;      // spent in them
+  };
+  Load load() const;
+
+ private:
+  struct Open {
+    std::shared_ptr<Work> work;
+    int choice = 0;
+  };
+  struct Driven {
+    std::shared_ptr<Engine> engine;
+    std::map<Engine::Id, std::pair<Ticket, Open>> open;
+  };
+
+  void loop();
+  void start(Ticket ticket, const std::shared_ptr<Work>& work);
+  bool step(Driven& driven);
+  void collect(Driven& driven);
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::function<void()>> tasks_;
+  bool stop_ = false;
+  std::atomic<Ticket> next_ticket_{1};
+  std::map<Engine*, Driven> driven_;  // engines with open requests
+  std::atomic<int64_t> open_{0}, running_{0}, steps_{0};
+  std::atomic<double> busy_s_{0};
+  std::jthread thread_;
+};
+
+}  // namespace thimble

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "serve/service.h"
+
+namespace thimble {
+
+// What the replies of the APIs have in common.
+
+// Tokens of all answers to a request.
+struct Usage {
+  int64_t prompt = 0, completion = 0, cached = 0;
+
+  // first: the prompt's first answer, with which the prompt counts.
+  void add(const Answer& answer, bool first) {
+    completion += static_cast<int64_t>(answer.tokens.size());
+    if (!first) return;
+    prompt += answer.prompt_tokens;
+    cached += answer.cached_tokens;
+  }
+  Json to_json() const {  // OpenAI's
+    return {{"prompt_tokens", prompt},
+            {"completion_tokens", completion},
+            {"total_tokens", prompt + completion},
+            {"prompt_tokens_details", {{"cached_tokens", cached}, {"audio_tokens", 0}}},
+            {"completion_tokens_details",
+             {{"reasoning_tokens", 0}, {"audio_tokens", 0}, {"accepted_prediction_tokens", 0},
+              {"rejected_prediction_tokens", 0}}}};
+  }
+};
+
+HttpResponse event_stream();  // the head of a stream of server-sent events
+
+// What OpenAI's logprobs.content holds of the answer's tokens from `told` on, which moves.
+Json token_logprobs(const Tokenizer& tokenizer, const Answer& answer, size_t& told);
+
+// Generates for a reply, an object with events(), done() and failed(); a client that leaves ends its answers.
+template <class Reply>
+void reply_with(Service& service, const Exchange& exchange, PreparedGeneration prepared,
+                const std::shared_ptr<Reply>& reply) {
+  const RunningGeneration running =
+      generate(service.engines, std::move(prepared),
+               {.on_events = [reply](int index, const auto& events, const Answer& so_far) {
+                  reply->events(index, events, so_far);
+                },
+                .on_done = [reply](int index, const auto& events, const Answer& answer) {
+                  reply->done(index, events, answer);
+                },
+                .on_error = [reply](const ApiError& error) { reply->failed(error); }});
+  Exchange(exchange).on_gone([running] { running.cancel(); });
+}
+
+}  // namespace thimble

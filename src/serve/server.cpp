@@ -1,0 +1,108 @@
+#include "serve/server.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace thimble {
+namespace {
+
+struct Route {
+  std::string_view method, path;
+  void (*handler)(Service&, const Exchange&);
+  bool names_something = false;  // the path goes on: /v1/models/NAME
+};
+
+void health(Service&, const Exchange& exchange) { Exchange(exchange).respond(json_response({{"status", "ok"}})); }
+
+constexpr Route kRoutes[] = {
+    {"POST", "/v1/chat/completions", chat_completions},
+    {"POST", "/v1/completions", completions},
+    {"GET", "/v1/models", models, true},
+    {"POST", "/v1/adapters", adapters},
+    {"DELETE", "/v1/adapters", adapters, true},
+    {"POST", "/tokenize", tokenize},
+    {"POST", "/detokenize", detokenize},
+    {"POST", "/apply-template", apply_template},
+    {"GET", "/health", health},
+    {"GET", "/ready", health},
+};
+
+bool matches(const Route& route, std::string_view path) {
+  if (path == route.path) return true;
+  return route.names_something && path.starts_with(route.path) && path[route.path.size()] == '/';
+}
+
+const Route& route_of(const HttpRequest& request) {
+  std::string allowed;
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  for (const Route& route : kRoutes) {
+    if (!matches(route, request.path)) continue;
+    if (route.method == method) return route;
+    allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", route.method);
+  }
+  if (allowed.empty())
+    throw ApiError(404, fmt::format("there is nothing at {} (docs/serve.md lists what there is)", request.path), "",
+                   "unknown_url");
+  throw ApiError(405, fmt::format("{} is not allowed at {}; allowed: {}", request.method, request.path, allowed), "",
+                 "method_not_allowed");
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options, std::function<void(const std::string&)> tell)
+    : options_(std::move(options)),
+      tell_(std::move(tell)),
+      service_(options_.shelf),
+      http_(options_.http, [this](Exchange exchange) { handle(std::move(exchange)); }),
+      workers_(2) {
+  service_.limits = options_.limits;
+  service_.most_open = options_.most_open;
+  for (const std::string& model : options_.models) service_.shelf.open(model);
+  for (const auto& [name, path] : options_.adapters) service_.shelf.open_adapter(name, path);
+}
+
+void Server::handle(Exchange exchange) {
+  workers_.post([this, exchange]() mutable {
+    try {
+      route_of(exchange.request()).handler(service_, exchange);
+    } catch (const ApiError& e) {
+      exchange.respond(error_response(e));
+    } catch (const Error& e) {
+      exchange.respond(error_response(ApiError(400, e.what())));
+    } catch (const std::exception& e) {
+      tell_(fmt::format("{} {}: {}", exchange.request().method, exchange.request().path, e.what()));
+      exchange.respond(error_response(ApiError(500, "the server failed; its log says more")));
+    }
+  });
+}
+
+void Server::watch_jobs() {
+  http_.after(std::chrono::seconds(2), [this] {
+    if (draining_) return;
+    workers_.post([this] {
+      for (const std::string& line : service_.shelf.refresh()) tell_(line);
+      http_.post([this] { watch_jobs(); });
+    });
+  });
+}
+
+void Server::run() {
+  watch_jobs();
+  http_.run();
+  service_.engines.cancel_all();
+}
+
+void Server::drain() {
+  if (draining_.exchange(true)) return;
+  http_.drain();
+  http_.post([this] {
+    http_.after(std::chrono::milliseconds(std::lround(options_.drain_s * 1000)), [this] { http_.stop(); });
+  });
+}
+
+}  // namespace thimble

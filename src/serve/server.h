@@ -1,0 +1,50 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "serve/http_server.h"
+#include "serve/service.h"
+#include "serve/workers.h"
+
+namespace thimble {
+
+struct ServerOptions {
+  HttpOptions http;
+  ShelfOptions shelf;
+  GenerationLimits limits;
+  int most_open = 256;
+  std::vector<std::string> models;                             // use-case folders, paths, pulled names
+  std::vector<std::pair<std::string, std::string>> adapters;  // name, path
+  double drain_s = 30;                                         // in which running answers may end
+};
+
+// Everything behind `thimble serve`: the address, the models, the routes.
+class Server {
+ public:
+  // Binds the address first, then opens the models. `tell` hears what an operator wants to know, a line each, from any
+  // thread. Throws Error.
+  Server(ServerOptions options, std::function<void(const std::string&)> tell);
+
+  uint16_t port() const { return http_.port(); }
+  const ModelShelf& shelf() const { return service_.shelf; }
+  void run();    // until drain or stop
+  void drain();  // finishes what runs, at most drain_s long, then ends. Any thread
+  void stop() { http_.stop(); }
+
+ private:
+  void handle(Exchange exchange);
+  void watch_jobs();
+
+  ServerOptions options_;
+  std::function<void(const std::string&)> tell_;
+  std::atomic<bool> draining_{false};
+  Service service_;
+  HttpServer http_;
+  Workers workers_;
+};
+
+}  // namespace thimble

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <string>
+
+#include "serve/engine_thread.h"
+#include "serve/generation.h"
+#include "serve/http.h"
+#include "serve/model_shelf.h"
+
+namespace thimble {
+
+// What the handlers of all APIs share.
+struct Service {
+  EngineThread engines;  // first in, last out: what the shelf lets go of tells it so
+  ModelShelf shelf;
+  GenerationLimits limits;
+  int most_open = 256;  // answers that are being made or wait; more are refused with 429
+
+  explicit Service(ShelfOptions options) : shelf(engines, std::move(options)) {}
+};
+
+std::string new_id(std::string_view prefix);  // "chatcmpl-" and 24 random letters and digits
+
+HttpResponse json_response(const Json& value, int status = 200);
+HttpResponse error_response(const ApiError& error);  // OpenAI's form
+Json error_to_json(const ApiError& error);
+std::string json_text(const Json& value);                // bytes that are not UTF-8 are replaced
+std::string sse(const Json& value);                      // one event: "data: ...\n\n"
+
+// Refuses with 429 where too much is waiting already.
+void check_room(const Service& service, int more);
+
+// The handlers; each answers the exchange, now or later, or throws ApiError or Error. They may block for as long as
+// reading the request takes.
+void chat_completions(Service& service, const Exchange& exchange);
+void completions(Service& service, const Exchange& exchange);
+void models(Service& service, const Exchange& exchange);       // GET /v1/models, /v1/models/NAME
+void tokenize(Service& service, const Exchange& exchange);
+void detokenize(Service& service, const Exchange& exchange);
+void apply_template(Service& service, const Exchange& exchange);
+void adapters(Service& service, const Exchange& exchange);     // POST /v1/adapters, DELETE /v1/adapters/NAME
+
+}  // namespace thimble
