@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a GGUF model with random weights in the dimensions of a known model, for measuring speed and memory only.
 
-  make_shape.py 0.5b|1.5b OUT.gguf --vocabulary MODEL.gguf [--type q4_0|q8_0|bf16]
+  make_shape.py 0.5b|1.5b|3b OUT.gguf --vocabulary MODEL.gguf [--type q4_0|q8_0|bf16]
 
 The architecture is llama (Qwen2.5's sizes without its biases), so that every program here runs it by the same code as
 real models. The tokenizer is the given model's, filled up to the vocabulary's size with tokens that no text has. What
@@ -17,6 +17,7 @@ import numpy as np
 SHAPES = {
     "0.5b": {"hidden": 896, "layers": 24, "heads": 14, "kv_heads": 2, "ffn": 4864, "vocab": 151936},
     "1.5b": {"hidden": 1536, "layers": 28, "heads": 12, "kv_heads": 2, "ffn": 8960, "vocab": 151936},
+    "3b": {"hidden": 2048, "layers": 36, "heads": 16, "kv_heads": 2, "ffn": 11008, "vocab": 151936},
 }
 CONTEXT = 32768
 TYPES = {"q4_0": gguf.GGMLQuantizationType.Q4_0, "q8_0": gguf.GGMLQuantizationType.Q8_0,
