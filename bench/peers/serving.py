@@ -165,7 +165,7 @@ def main():
     parser.add_argument("--thimble", default="build/thimble")
     parser.add_argument("--llama-server", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--clients", default="1,16")
+    parser.add_argument("--clients", default="1,16", help="empty: only the schema")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=48, help="of every round; a quarter of them with one client")
     parser.add_argument("--threads", type=int, default=2)
@@ -174,7 +174,7 @@ def main():
     args = parser.parse_args()
     missed = False
 
-    for clients in [int(c) for c in args.clients.split(",")]:
+    for clients in [int(c) for c in args.clients.split(",") if c]:
         runs = {"thimble": [], "llama-server": []}
         for round_number in range(args.rounds):
             for kind, list_of_runs in runs.items():

@@ -130,7 +130,7 @@ ConstraintSet ConstraintFactory::compile_grammar(const std::string& ebnf) const 
 }
 
 std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options, GrammarForm form) {
-  GrammarText grammar;
+  GrammarText grammar(form);
   // xgrammar walks its own automaton of free text many times faster than rules that say the same.
   std::string text =
       form == GrammarForm::kGbnf

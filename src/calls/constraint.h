@@ -8,6 +8,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "calls/grammar_text.h"
+
 namespace thimble {
 
 struct Tool;
@@ -95,8 +97,7 @@ class ConstraintFactory {
   std::unique_ptr<Compiler> compiler_;
 };
 
-// The texts that compile() allows, as a grammar: in the form that it uses, or as llama.cpp reads it.
-enum class GrammarForm : uint8_t { kXgrammar, kGbnf };
+// The texts that compile() allows, as a grammar.
 std::string answer_grammar(std::span<const Tool> tools, const ConstraintOptions& options = {},
                            GrammarForm form = GrammarForm::kXgrammar);
 

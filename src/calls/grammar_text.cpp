@@ -122,6 +122,16 @@ void GrammarText::define(const std::string& name, std::string body) {
   rule->second = std::move(body);
 }
 
+std::string GrammarText::add_characters(std::string_view hint, const std::string& character, size_t least,
+                                        size_t most) {
+  constexpr size_t kMostCounted = 16;
+  if (form_ == GrammarForm::kGbnf || most <= kMostCounted || least == most)
+    return add(hint, fmt::format("{}{{{},{}}}", character, least, most));
+  std::string name = add(hint, least == 0 ? character + "*" : fmt::format("{}{{{},}}", character, least));
+  most_characters_[name] = most;
+  return name;
+}
+
 std::string GrammarText::add_text_without(std::string_view excluded) {
   // State k has seen the first k characters of what is excluded, and no more of it: Knuth, Morris and Pratt's automaton,
   // one rule a state. Any other character leads back to the beginning.
@@ -144,7 +154,11 @@ std::string GrammarText::add_text_without(std::string_view excluded) {
 
 std::string GrammarText::text(std::string_view root_body) const {
   std::string text = fmt::format("root ::= {}\n", root_body);
-  for (const auto& [name, body] : rules_) text += fmt::format("{} ::= {}\n", name, body);
+  for (const auto& [name, body] : rules_) {
+    const auto most = most_characters_.find(name);
+    text += most == most_characters_.end() ? fmt::format("{} ::= {}\n", name, body)
+                                           : fmt::format("{}[max_chars={}] ::= {}\n", name, most->second, body);
+  }
   return text;
 }
 

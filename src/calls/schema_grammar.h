@@ -17,7 +17,8 @@ namespace thimble {
 // properties, required, additionalProperties, items, prefixItems, minItems, maxItems, uniqueItems over up to eight
 // listed values, minLength, maxLength, pattern (a subset: pattern_grammar.h), minimum, maximum and their exclusive
 // forms for integers and numbers, multipleOf for a bounded integer, anyOf, allOf, $ref and $defs with recursion.
-// Narrower than the schema: an object that lists properties and is silent about additionalProperties gets none; without
+// Narrower than the schema: of strings with a maxLength above 16, those whose escapes, counted as they are written,
+// don't fit into it; an object that lists properties and is silent about additionalProperties gets none; without
 // `type` but with keywords of one type, that type; integers have at most 18 digits, numbers with bounds no exponent.
 // Wider: oneOf is taken as anyOf, additional property names can repeat; validate what comes out.
 // format asserts nothing. Everything else is refused with Error that names keyword and place.

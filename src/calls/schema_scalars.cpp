@@ -38,8 +38,9 @@ SchemaConverter::Expression SchemaConverter::convert_string(const Json& schema, 
     if (low > kMostCharacters) fail(place, "\"minLength\" is too large to constrain answers");
     high = kMostCharacters;
   }
-  const std::string count = high ? fmt::format("{{{},{}}}", low, *high) : fmt::format("{{{},}}", low);
-  return grammar_.add("string", fmt::format(R"("\"" {}{} "\"")", rules_.any_char(), count));
+  const std::string characters = high ? grammar_.add_characters("characters", rules_.any_char(), low, *high)
+                                      : fmt::format("{}{{{},}}", rules_.any_char(), low);
+  return grammar_.add("string", fmt::format(R"("\"" {} "\"")", characters));
 }
 
 SchemaConverter::Expression SchemaConverter::convert_number(const Json& schema, bool whole, const std::string& place) {
