@@ -12,16 +12,16 @@ constexpr std::string_view kSpace = " \t\r\n\f\v";
 constexpr std::string_view kThinkOpen = "<think>", kThinkClose = "</think>";
 constexpr std::string_view kHeadName = "\n{\"name\": \"", kHeadArguments = ", \"arguments\": ";
 
-// How many of the last bytes may be the beginning of `tag`.
-size_t held_back(std::string_view text, std::string_view tag) {
-  for (size_t n = std::min(text.size(), tag.size() - 1); n > 0; --n)
-    if (text.ends_with(tag.substr(0, n))) return n;
-  return 0;
-}
-
 size_t trailing_space(std::string_view text) {
   const size_t last = text.find_last_not_of(kSpace);
   return last == std::string_view::npos ? text.size() : text.size() - 1 - last;
+}
+
+// How many of the last bytes may be the beginning of `tag`, with white space before it, which is nobody's.
+size_t held_back(std::string_view text, std::string_view tag) {
+  size_t n = std::min(text.size(), tag.size() - 1);
+  while (n > 0 && !text.ends_with(tag.substr(0, n))) --n;
+  return n + trailing_space(text.substr(0, text.size() - n));
 }
 
 // Where a JSON string that begins before `at` ends: at its closing quote; npos where it does not yet.
@@ -104,9 +104,7 @@ bool AnswerStream::advance(bool last, std::vector<AnswerEvent>& out) {
     case State::kThink: {
       const size_t end = rest_.find(kThinkClose);
       if (end == std::string::npos) {
-        const size_t held = last ? 0 : std::max(held_back(rest_, kThinkClose), trailing_space(rest_));
-        const size_t sure = rest_.size() - held;
-        say(Kind::kReasoning, sure, out);
+        say(Kind::kReasoning, rest_.size() - (last ? 0 : held_back(rest_, kThinkClose)), out);
         return false;
       }
       say(Kind::kReasoning, end - trailing_space(std::string_view(rest_).substr(0, end)), out);
@@ -142,10 +140,7 @@ bool AnswerStream::read_text(bool last, std::vector<AnswerEvent>& out) {
   }
   const size_t open = rest_.find(kCallOpen);
   if (open == std::string::npos) {
-    // White space that ends the text belongs to nothing where a call follows.
-    const size_t tag = last ? 0 : held_back(rest_, kCallOpen);
-    const size_t space = last ? 0 : trailing_space(std::string_view(rest_).substr(0, rest_.size() - tag));
-    say(AnswerEvent::Kind::kText, rest_.size() - tag - space, out);
+    say(AnswerEvent::Kind::kText, rest_.size() - (last ? 0 : held_back(rest_, kCallOpen)), out);
     return false;
   }
   say(AnswerEvent::Kind::kText, open - trailing_space(std::string_view(rest_).substr(0, open)), out);
