@@ -22,7 +22,7 @@
 
 namespace thimble {
 
-struct Answer {
+struct HttpAnswer {
   int status = 0;
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
   std::string body;
@@ -124,8 +124,8 @@ class Client {
     return text;
   }
 
-  Answer head() {
-    Answer a;
+  HttpAnswer head() {
+    HttpAnswer a;
     const std::string status = line();
     if (!status.starts_with("HTTP/1.1 ")) throw std::runtime_error("no status line: " + status);
     a.status = std::stoi(status.substr(9));
@@ -146,8 +146,8 @@ class Client {
     return text;
   }
 
-  Answer answer(bool to_head = false) {
-    Answer a = head();
+  HttpAnswer answer(bool to_head = false) {
+    HttpAnswer a = head();
     if (to_head || a.status == 204 || a.status == 304 || a.status < 200) {
       a.whole = true;
     } else if (a.header("transfer-encoding") == "chunked") {

@@ -116,7 +116,7 @@ TEST(HttpServer, AnswersSeveralRequestsOfOneConnection) {
   Client client = server.client();
   for (int i = 0; i < 3; ++i) {
     client.send(post("/a%20b?x=1+2&y=%C3%A4", "body " + std::to_string(i)));
-    const Answer answer = client.answer();
+    const HttpAnswer answer = client.answer();
     EXPECT_EQ(answer.status, 200);
     EXPECT_EQ(answer.header("content-type"), "application/json");
     EXPECT_THAT(answer.header("x-request-id"), StartsWith("req_"));
@@ -138,7 +138,7 @@ TEST(HttpServer, StreamsPiecesAsTheyCome) {
   client.send(kGet);
   Exchange exchange = kept.take();
   exchange.start({.type = "text/event-stream"});
-  const Answer head = client.head();
+  const HttpAnswer head = client.head();
   EXPECT_EQ(head.status, 200);
   EXPECT_EQ(head.header("transfer-encoding"), "chunked");
   EXPECT_EQ(head.header("x-accel-buffering"), "no");
@@ -182,7 +182,7 @@ TEST(HttpServer, ReadsRequestsSplitAtEveryByte) {
       client.send(request.substr(0, at));
       std::this_thread::sleep_for(milliseconds(1));  // or both parts arrive as one
       client.send(request.substr(at));
-      const Answer answer = client.answer();
+      const HttpAnswer answer = client.answer();
       ASSERT_EQ(answer.status, 200) << at << " " << answer.body;
       ASSERT_EQ(nlohmann::json::parse(answer.body)["body"], "{\"a\": 1}") << at;
     }
@@ -201,7 +201,7 @@ TEST(HttpServer, TakesLargeBodiesEitherWay) {
   for (size_t i = 0; i < body.size(); i += 1000) body[i] = static_cast<char>('a' + i / 1000 % 26);
   Client client = server.client();
   std::thread sender([&] { client.send(post("/", body)); });
-  const Answer answer = client.answer();
+  const HttpAnswer answer = client.answer();
   sender.join();
   EXPECT_EQ(answer.body, body);
 }
@@ -222,14 +222,14 @@ TEST(HttpServer, AnswersHeadWithoutBodyAndHttp10WithoutKeepingAlive) {
   Running server(echo);
   Client client = server.client();
   client.send("HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n" + kGet);
-  const Answer head = client.answer(true);
+  const HttpAnswer head = client.answer(true);
   EXPECT_EQ(head.status, 200);
   EXPECT_GT(std::stoi(head.header("content-length")), 10);
   EXPECT_THAT(client.answer().body, HasSubstr("/v1/models"));
 
   Client old = server.client();
   old.send("GET /old HTTP/1.0\r\n\r\n");
-  const Answer answer = old.answer();
+  const HttpAnswer answer = old.answer();
   EXPECT_EQ(answer.header("connection"), "close");
   EXPECT_THAT(answer.body, HasSubstr("/old"));
   EXPECT_EQ(old.rest(), "");
@@ -249,7 +249,7 @@ TEST(HttpServer, EndsAStreamToHttp10WithTheConnection) {
   });
   Client client = server.client();
   client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-  const Answer answer = client.answer();
+  const HttpAnswer answer = client.answer();
   EXPECT_EQ(answer.header("transfer-encoding"), "");
   EXPECT_EQ(answer.header("connection"), "close");
   EXPECT_EQ(answer.body, "ab");
@@ -283,7 +283,7 @@ TEST_P(HttpMalformed, IsRefusedWithAnOpenAiErrorAndClosed) {
       options);
   Client client = server.client();
   client.send(GetParam().request);
-  const Answer answer = client.answer();
+  const HttpAnswer answer = client.answer();
   EXPECT_EQ(answer.status, GetParam().status) << answer.body;
   EXPECT_EQ(answer.header("connection"), "close");
   const auto error = nlohmann::json::parse(answer.body).at("error");
@@ -509,7 +509,7 @@ TEST(HttpServer, AnswersForHandlersThatThrowOrForget) {
   Client client = server.client();
   for (const std::string path : {"/throw", "/odd", "/forget", "/split"}) {
     client.send(post(path, ""));
-    const Answer answer = client.answer();
+    const HttpAnswer answer = client.answer();
     EXPECT_EQ(answer.status, 500) << path;
     EXPECT_THAT(answer.body, HasSubstr(answer.header("x-request-id")));
     EXPECT_THAT(answer.body, HasSubstr("server_error"));
@@ -689,7 +689,7 @@ TEST(HttpServer, DrainsOpenRequestsAndThenEnds) {
   EXPECT_EQ(idle.rest(), "");
   EXPECT_THROW(Client::tcp(port), std::runtime_error);
   answer.respond({.body = "late"});
-  const Answer late = waiting.answer();
+  const HttpAnswer late = waiting.answer();
   EXPECT_EQ(late.body, "late");
   EXPECT_EQ(late.header("connection"), "close");
   EXPECT_EQ(waiting.rest(), "");
