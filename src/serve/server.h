@@ -31,6 +31,7 @@ class Server {
 
   uint16_t port() const { return http_.port(); }
   const ModelShelf& shelf() const { return service_.shelf; }
+  int64_t open_answers() const { return service_.engines.load().open; }  // that are made or wait
   void run();    // until drain or stop
   void drain();  // finishes what runs, at most drain_s long, then ends. Any thread
   void stop() { http_.stop(); }
