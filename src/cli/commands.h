@@ -159,6 +159,15 @@ struct QuantizeOptions {
   bool json = false;
 };
 
+struct KeysOptions {
+  std::filesystem::path file;  // empty: default_keys_file()
+  std::string name;
+  std::vector<std::string> models;  // empty: all
+  int requests_per_minute = 0;      // 0: as many as come
+  int tokens_per_minute = 0;
+  bool json = false;
+};
+
 int pull_command(const PullOptions& options);
 int info_command(const InfoOptions& options);
 int run_command(const RunOptions& options);
@@ -176,5 +185,8 @@ int make_command(const MakeOptions& options);
 int merge_command(const MergeOptions& options);
 int perplexity_command(const PerplexityOptions& options);
 int quantize_command(const QuantizeOptions& options);
+int keys_add_command(const KeysOptions& options);
+int keys_list_command(const KeysOptions& options);
+int keys_remove_command(const KeysOptions& options);
 
 }  // namespace thimble

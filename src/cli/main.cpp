@@ -98,6 +98,7 @@ int run(int argc, char** argv) {
   PerplexityOptions perplexity;
   perplexity.model.context = 512;
   QuantizeOptions quantize;
+  KeysOptions keys;
 
   const auto command = [&](const char* name, const char* help, auto body) {
     CLI::App* sub = app.add_subcommand(name, help);
@@ -321,6 +322,30 @@ int run(int argc, char** argv) {
     add_chunk_options(*c, quantize.context, quantize.chunks, quantize.precision);
     c->add_flag("--force", quantize.force, "replace a file that is there");
     c->add_flag("--json", quantize.json, "one JSON object on standard output");
+  }
+  {
+    auto* c = app.add_subcommand("keys", "the API keys of `thimble serve`");
+    c->require_subcommand(1);
+    const auto key_command = [&](const char* name, const char* help, int (*body)(const KeysOptions&)) {
+      auto* sub = c->add_subcommand(name, help);
+      sub->add_option("--file", keys.file, "where keys are kept (default: ~/.config/thimble/keys.jsonl)");
+      sub->final_callback([&, body] { status = body(keys); });
+      return sub;
+    };
+    const auto limit = CLI::Range(1, 1'000'000'000);
+    auto* add = key_command("add", "make a key: it is shown once, and kept as its digest only", keys_add_command);
+    add->add_option("name", keys.name, "whose key it is: letters, digits and . _ -")->required();
+    add->add_option("--models", keys.models, "that it may use, with commas between them (default: all)")
+        ->delimiter(',');
+    add->add_option("--requests-per-minute", keys.requests_per_minute, "that it may send (default: any number)")
+        ->check(limit);
+    add->add_option("--tokens-per-minute", keys.tokens_per_minute,
+                    "that it may use, of prompts and answers together (default: any number)")
+        ->check(limit);
+    auto* list = key_command("list", "names, models and limits", keys_list_command);
+    list->add_flag("--json", keys.json, "a JSON object on a line for each");
+    auto* remove = key_command("remove", "a running server lets it in no more after a second", keys_remove_command);
+    remove->add_option("name", keys.name, "whose key it is")->required();
   }
   // Global options are read before the command runs.
   app.parse_complete_callback([&] {

@@ -45,6 +45,9 @@ class Exchange {
 
   const HttpRequest& request() const;
 
+  // Headers for whatever is answered: call it before, on the server's thread.
+  void add_headers(const HttpFields& headers);
+
   void respond(HttpResponse response);
 
   // A stream: its head (a body in it is the first piece), pieces as they come, the end. A client that reads so slowly

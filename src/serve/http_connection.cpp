@@ -317,6 +317,7 @@ void HttpConnection::deliver(Exchange::State& from) {
   const bool fine = core_.guarded("in a connection", [&] {
     bool ended = sent.ended;
     if (sent.head) {
+      sent.head->headers.insert(sent.head->headers.end(), from.headers.begin(), from.headers.end());
       const bool writable = can_be_written(*sent.head);
       send_head(*sent.head, sent.whole);
       ended = ended || sent.whole || !writable;

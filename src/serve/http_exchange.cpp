@@ -56,6 +56,10 @@ void Exchange::State::forget_callback() {
 
 const HttpRequest& Exchange::request() const { return state_->request; }
 
+void Exchange::add_headers(const HttpFields& headers) {
+  state_->headers.insert(state_->headers.end(), headers.begin(), headers.end());
+}
+
 void Exchange::respond(HttpResponse response) {
   state_->add([&](State::Delivery& d) {
     if (state_->phase != Phase::kOpen) return;  // a stream has begun: its head can't be taken back

@@ -38,6 +38,7 @@ struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
   const std::weak_ptr<HttpConnection> connection;
   const uint64_t number;  // of the requests of one connection
 
+  HttpFields headers;  // for whatever is answered; the server's thread
   std::atomic<bool> gone{false};
   std::mutex mutex;
   enum class Phase { kOpen, kStreaming, kEnded } phase = Phase::kOpen;
