@@ -12,8 +12,6 @@
 namespace thimble {
 namespace {
 
-constexpr int64_t kMostTokens = 1 << 24;
-
 [[noreturn]] void refuse(const std::string& place, const std::string& what) {
   throw ApiError(400, fmt::format("{}: {}", place, what), place);
 }
@@ -29,19 +27,6 @@ std::vector<TokenBias> read_logit_bias(const Json& biases) {
       refuse("logit_bias", fmt::format("the bias of token {} must be a number from -100 to 100", token));
     out.push_back({id, bias.get<float>()});
   }
-  return out;
-}
-
-std::vector<std::string> read_stop(const Json& value) {
-  std::vector<std::string> out;
-  if (value.is_string()) out.push_back(value.get<std::string>());
-  else if (!value.is_array() || value.size() > 16) refuse("stop", "must be a string or a list of at most 16");
-  else
-    for (const Json& one : value) {
-      if (!one.is_string()) refuse("stop", "must be a string or a list of strings");
-      out.push_back(one.get<std::string>());
-    }
-  if (std::find(out.begin(), out.end(), "") != out.end()) refuse("stop", "an empty string stands everywhere");
   return out;
 }
 
@@ -85,6 +70,33 @@ Call read_call(const Json& value, const std::string& place) {
   return out;
 }
 
+void read_response_format(const Json& value, GenerationRequest& out) {
+  Fields format(value, "response_format");
+  const auto type = format.word("type", {"text", "json_object", "json_schema"});
+  if (!type) refuse("response_format.type", "is required");
+  if (*type == "json_object") out.text_schema = Json{{"type", "object"}};
+  if (*type == "json_schema") {
+    Fields schema(format.require("json_schema"), "response_format.json_schema");
+    schema.accept({"name", "description", "strict"});  // what is said is held to the schema in any case
+    out.text_schema = schema.require("schema");
+    schema.finish();
+  }
+  format.finish();
+}
+
+}  // namespace
+
+std::vector<std::string> read_stop_list(const Json& list, const std::string& place) {
+  if (!list.is_array() || list.size() > 16) refuse(place, "must be a list of at most 16 strings");
+  std::vector<std::string> out;
+  for (const Json& one : list) {
+    if (!one.is_string()) refuse(place, "must be a list of strings");
+    out.push_back(one.get<std::string>());
+  }
+  if (std::find(out.begin(), out.end(), "") != out.end()) refuse(place, "an empty string stands everywhere");
+  return out;
+}
+
 void read_tool_choice(const Json& value, GenerationRequest& out) {
   if (value.is_string()) {
     const auto word = value.get<std::string>();
@@ -110,23 +122,7 @@ void read_tool_choice(const Json& value, GenerationRequest& out) {
   out.calls = CallMode::kRequired;
 }
 
-void read_response_format(const Json& value, GenerationRequest& out) {
-  Fields format(value, "response_format");
-  const auto type = format.word("type", {"text", "json_object", "json_schema"});
-  if (!type) refuse("response_format.type", "is required");
-  if (*type == "json_object") out.text_schema = Json{{"type", "object"}};
-  if (*type == "json_schema") {
-    Fields schema(format.require("json_schema"), "response_format.json_schema");
-    schema.accept({"name", "description", "strict"});  // what is said is held to the schema in any case
-    out.text_schema = schema.require("schema");
-    schema.finish();
-  }
-  format.finish();
-}
-
-}  // namespace
-
-void read_sampling(Fields& body, GenerationRequest& out) {
+void read_sampler(Fields& body, GenerationRequest& out) {
   constexpr double kMost = 1e9;
   SamplingOptions& s = out.how.sampling;
   const auto real = [&](std::string_view name, double least, double most, float& value) {
@@ -164,10 +160,15 @@ void read_sampling(Fields& body, GenerationRequest& out) {
   const auto seed = body.integer("seed", -(int64_t{1} << 53), int64_t{1} << 53);
   s.seed = seed ? static_cast<uint64_t>(*seed) : std::random_device{}();
   if (const Json* biases = body.object("logit_bias")) s.logit_bias = read_logit_bias(*biases);
-  if (const Json* stop = body.find("stop")) out.how.stop = read_stop(*stop);
   whole("min_tokens", 0, kMostTokens, out.how.min_tokens);
   out.how.ignore_end = body.boolean("ignore_eos").value_or(false);
-  whole("n", 1, 128, out.choices);
+}
+
+void read_sampling(Fields& body, GenerationRequest& out) {
+  read_sampler(body, out);
+  if (const Json* stop = body.find("stop"))
+    out.how.stop = read_stop_list(stop->is_string() ? Json::array({*stop}) : *stop, "stop");
+  out.choices = static_cast<int>(body.integer("n", 1, 128).value_or(1));
   out.stream = body.boolean("stream").value_or(false);
   if (const Json* options = body.object("stream_options")) {
     if (!out.stream) refuse("stream_options", "is only allowed where stream is true");

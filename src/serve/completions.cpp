@@ -11,8 +11,6 @@
 namespace thimble {
 namespace {
 
-constexpr int64_t kMostTokens = 1 << 24;
-
 struct CompletionRequest {
   GenerationRequest generation;
   std::vector<std::string> texts;  // of the prompts, where they were given as text

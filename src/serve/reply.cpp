@@ -12,6 +12,18 @@ HttpResponse event_stream() {
           .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}};
 }
 
+std::string typed_sse(const Json& event) { return "event: " + event["type"].get<std::string>() + "\n" + sse(event); }
+
+std::string stopped_by(const Tokenizer& tokenizer, const Answer& answer, std::span<const std::string> stops) {
+  if (answer.finish != FinishReason::kStop || stops.empty()) return "";
+  // Its tokens reach beyond what is left of its text by what stopped it.
+  const std::string written = tokenizer.decode(answer.tokens);
+  if (!written.starts_with(answer.text)) return "";
+  const std::string_view cut = std::string_view(written).substr(answer.text.size());
+  const auto found = std::find_if(stops.begin(), stops.end(), [&](const auto& stop) { return cut.starts_with(stop); });
+  return found == stops.end() ? "" : *found;
+}
+
 Json token_logprobs(const Tokenizer& tokenizer, const Answer& answer, size_t& told) {
   const auto token_json = [&](int32_t token, float log_prob) {
     const std::string& bytes = tokenizer.token_bytes(token);

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <span>
+#include <string>
 #include <utility>
 
 #include "serve/service.h"
@@ -32,6 +34,10 @@ struct Usage {
 };
 
 HttpResponse event_stream();  // the head of a stream of server-sent events
+std::string typed_sse(const Json& event);  // one event that is named by its "type", as Anthropic's and Responses' are
+
+// Which of the request's stop strings ended the answer; empty where none did.
+std::string stopped_by(const Tokenizer& tokenizer, const Answer& answer, std::span<const std::string> stops);
 
 // What OpenAI's logprobs.content holds of the answer's tokens from `told` on, which moves.
 Json token_logprobs(const Tokenizer& tokenizer, const Answer& answer, size_t& told);

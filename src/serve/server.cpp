@@ -7,6 +7,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "serve/messages_api.h"
+#include "serve/responses_api.h"
 
 namespace thimble {
 namespace {
@@ -22,6 +24,11 @@ void health(Service&, const Exchange& exchange) { Exchange(exchange).respond(jso
 constexpr Route kRoutes[] = {
     {"POST", "/v1/chat/completions", chat_completions},
     {"POST", "/v1/completions", completions},
+    {"POST", "/v1/responses", responses, true},
+    {"GET", "/v1/responses", stored_response, true},
+    {"DELETE", "/v1/responses", stored_response, true},
+    {"POST", "/v1/messages", messages},
+    {"POST", "/v1/messages/count_tokens", count_message_tokens},
     {"GET", "/v1/models", models, true},
     {"POST", "/v1/adapters", adapters},
     {"DELETE", "/v1/adapters", adapters, true},
@@ -52,6 +59,11 @@ const Route& route_of(const HttpRequest& request) {
                  "method_not_allowed");
 }
 
+// In the form of the API whose path it is.
+HttpResponse error_response(const ApiError& error, const HttpRequest& request) {
+  return is_messages_path(request.path) ? messages_error_response(error, request.id) : error_response(error);
+}
+
 }  // namespace
 
 Server::Server(ServerOptions options, std::function<void(const std::string&)> tell)
@@ -71,12 +83,12 @@ void Server::handle(Exchange exchange) {
     try {
       route_of(exchange.request()).handler(service_, exchange);
     } catch (const ApiError& e) {
-      exchange.respond(error_response(e));
+      exchange.respond(error_response(e, exchange.request()));
     } catch (const Error& e) {
-      exchange.respond(error_response(ApiError(400, e.what())));
+      exchange.respond(error_response(ApiError(400, e.what()), exchange.request()));
     } catch (const std::exception& e) {
       tell_(fmt::format("{} {}: {}", exchange.request().method, exchange.request().path, e.what()));
-      exchange.respond(error_response(ApiError(500, "the server failed; its log says more")));
+      exchange.respond(error_response(ApiError(500, "the server failed; its log says more"), exchange.request()));
     }
   });
 }

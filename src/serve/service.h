@@ -6,11 +6,13 @@
 #include "serve/generation.h"
 #include "serve/http.h"
 #include "serve/model_shelf.h"
+#include "serve/responses_api_store.h"
 
 namespace thimble {
 
 // What the handlers of all APIs share.
 struct Service {
+  ResponseStore responses;  // outlives the engine, which ends answers into it
   EngineThread engines;  // first in, last out: what the shelf lets go of tells it so
   ModelShelf shelf;
   GenerationLimits limits;
