@@ -62,7 +62,7 @@ std::shared_ptr<ServedBase> ModelShelf::open_base(const std::string& name, const
   auto model = load_model(path);
   size_t stored = 0;
   for (const Linear& layer : model->linears) stored += layer.weight.bytes();
-  check_budget(stored, name);
+  check_budget(stored, name);  // before it is packed
   auto tokenizer = std::async(std::launch::async, [&] { return Tokenizer::from(model->vocabulary); });
   std::shared_ptr<PreparedModel> prepared;
   std::shared_ptr<Engine> engine;
@@ -74,6 +74,7 @@ std::shared_ptr<ServedBase> ModelShelf::open_base(const std::string& name, const
     made = tokenizer.get();
     engine = std::make_shared<Engine>(prepared, *made, options);
   });
+  check_budget(prepared->bytes() + engine->cache().bytes(), name);
   std::optional<JobManifest> manifest;
   if (!model->manifest.empty()) manifest = parse_manifest(model->manifest, path.string());
   auto constraints = std::make_unique<ConstraintCache>([t = *made] { return token_table(t); });
