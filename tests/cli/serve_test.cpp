@@ -64,6 +64,7 @@ class Serve : public test::JobTest {
                                   {{"model", model},
                                    {"max_tokens", 100},
                                    {"tool_choice", choice},
+                                   {"parallel_tool_calls", false},
                                    {"messages", Json::array({{{"role", "user"}, {"content", query}}})}});
     EXPECT_EQ(answer.status, 200) << answer.body;
     return Json::parse(answer.body);
