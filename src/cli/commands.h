@@ -67,6 +67,10 @@ struct ServeOptions {
   std::string host = "127.0.0.1";
   uint16_t port = 8080;
   std::string certificate, key;  // PEM files; empty: no TLS
+  std::filesystem::path keys;    // of API keys; empty: the usual file where it holds any
+  bool no_keys = false;          // ask for none, whoever reaches the address
+  std::vector<std::string> allowed_hosts, allowed_origins;
+  bool offline = false;          // connect to nobody
   std::string precision = "fast";
   std::string kv_type;
   int64_t context = 16384;  // tokens of key-value cache of every base model

@@ -4,6 +4,7 @@
 #include "calls/json.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
+#include "core/error.h"
 #include "core/paths.h"
 #include "serve/api_keys.h"
 
@@ -11,7 +12,9 @@ namespace thimble {
 namespace {
 
 std::filesystem::path file_of(const KeysOptions& options) {
-  return options.file.empty() ? default_keys_file() : options.file;
+  const auto file = options.file.empty() ? default_keys_file() : options.file;
+  if (file.empty()) throw Error("neither XDG_CONFIG_HOME nor HOME is set: say where keys are kept with --file");
+  return file;
 }
 
 std::string limit_text(int limit) { return limit > 0 ? fmt::format("{}", limit) : "any"; }

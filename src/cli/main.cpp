@@ -205,6 +205,18 @@ int run(int argc, char** argv) {
     c->add_option("-p,--port", serve.port, "0: any free one")->capture_default_str();
     c->add_option("--tls-cert", serve.certificate, "PEM file with the certificate and its chain");
     c->add_option("--tls-key", serve.key, "PEM file with its key");
+    auto* keys_option = c->add_option("--keys", serve.keys,
+                                      "file of API keys, one of which every request must show (default: "
+                                      "~/.config/thimble/keys.jsonl where `thimble keys` made any)");
+    c->add_flag("--no-keys", serve.no_keys, "ask for none, even at an address that other machines reach")
+        ->excludes(keys_option);
+    c->add_option("--allow-host", serve.allowed_hosts,
+                  "a name by which the server may be asked for, besides localhost and its address")
+        ->allow_extra_args(false);
+    c->add_option("--allow-origin", serve.allowed_origins,
+                  "of web pages that may use the server, such as https://chat.example.org, or *")
+        ->allow_extra_args(false);
+    c->add_flag("--offline", serve.offline, "let the process connect to nobody from now on, whatever it is made to do");
     c->add_option("-c,--context", serve.context, "tokens of key-value cache of each base model")
         ->check(CLI::Range(int64_t{64}, int64_t{1} << 24))
         ->capture_default_str();

@@ -8,6 +8,9 @@
 #include "cli/terminal.h"
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/paths.h"
+#include "serve/api_keys.h"
+#include "serve/sandbox.h"
 #include "serve/server.h"
 
 namespace thimble {
@@ -52,6 +55,13 @@ std::string address_text(const ServeOptions& options, uint16_t port) {
                      v6 ? "]" : "", port);
 }
 
+// The file of keys that is asked for, or the usual one if it holds any.
+std::filesystem::path keys_file(const ServeOptions& options) {
+  if (!options.keys.empty()) return options.keys;
+  const auto usual = default_keys_file();
+  return !usual.empty() && path_exists(usual) && !read_keys(usual).empty() ? usual : std::filesystem::path();
+}
+
 }  // namespace
 
 int serve_command(const ServeOptions& options) {
@@ -63,6 +73,10 @@ int serve_command(const ServeOptions& options) {
   if (options.certificate.empty() != options.key.empty())
     throw Error("--tls-cert and --tls-key belong together; give both");
   if (!options.certificate.empty()) server_options.http.tls = TlsFiles{options.certificate, options.key};
+  if (!options.no_keys) server_options.guard.keys_file = keys_file(options);
+  server_options.guard.hosts = options.allowed_hosts;
+  server_options.guard.origins = options.allowed_origins;
+  server_options.no_keys = options.no_keys;
   server_options.models = options.models;
   for (const std::string& given : options.adapters) {
     const size_t equals = given.find('=');
@@ -81,6 +95,7 @@ int serve_command(const ServeOptions& options) {
   server_options.most_open = options.queue;
 
   Server server(std::move(server_options), [](const std::string& line) { fmt::print(stderr, "{}\n", line); });
+  if (options.offline) deny_outgoing_connections();
   signals.watch(server);
   const std::string address = address_text(options, server.port());
   fmt::print("{} in {:.2f} s\n", styled(stdout, Style::kBold, fmt::format("Thimble serves {}", address)),

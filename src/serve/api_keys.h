@@ -25,7 +25,7 @@ struct ApiKey {
 
 using ApiKeys = std::vector<std::shared_ptr<const ApiKey>>;
 
-// $XDG_CONFIG_HOME/thimble/keys.jsonl, or ~/.config/thimble/keys.jsonl.
+// $XDG_CONFIG_HOME/thimble/keys.jsonl, or ~/.config/thimble/keys.jsonl; empty where neither is known.
 std::filesystem::path default_keys_file();
 
 // Reads a file of keys: JSON lines with the fields above; models and limits may be missing. Throws Error with the line

@@ -13,8 +13,9 @@ namespace thimble {
 namespace {
 
 std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) out.push_back(c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c);
   return out;
 }
 
@@ -64,10 +65,11 @@ struct SchemeAndHost {
 SchemeAndHost read_origin(std::string_view origin) {
   const size_t mark = origin.find("://");
   if (mark == origin.npos) return {};
-  SchemeAndHost out{lower(origin.substr(0, mark)), lower(origin.substr(mark + 3))};
-  const std::string_view usual = out.scheme == "https" ? ":443" : ":80";
-  if (out.host.ends_with(usual)) out.host.resize(out.host.size() - usual.size());
-  return out;
+  std::string scheme = lower(origin.substr(0, mark));
+  std::string_view host = origin.substr(mark + 3);
+  const std::string_view usual = scheme == "https" ? ":443" : ":80";
+  if (host.ends_with(usual)) host.remove_suffix(usual.size());
+  return {std::move(scheme), lower(host)};
 }
 
 bool own_origin(const std::string& origin, const HttpRequest& request, const std::string& host) {
@@ -259,16 +261,10 @@ Admission Guard::admit(const HttpRequest& request) {
   return out;
 }
 
-void Guard::count_tokens(const Admission& admission, int64_t count) {
-  if (admission.key == nullptr) return;
+void Guard::count_tokens(const ApiKey* key, int64_t count) {
+  if (key == nullptr) return;
   const std::scoped_lock lock(mutex_);
-  limits_.tokens(*admission.key, count, std::chrono::steady_clock::now());
-}
-
-std::optional<HttpResponse> refuse_model(const Admission& admission, std::string_view model) {
-  if (admission.key == nullptr || admission.key->may_use(model)) return std::nullopt;
-  return error_response(403, fmt::format("The key {} is not for the model {}.", admission.key->name, model),
-                        "model_not_allowed", "model");
+  limits_.tokens(*key, count, std::chrono::steady_clock::now());
 }
 
 }  // namespace thimble

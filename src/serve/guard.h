@@ -66,7 +66,7 @@ class Guard {
   Admission admit(const HttpRequest& request);
 
   // The tokens that an answer took, prompt included.
-  void count_tokens(const Admission& admission, int64_t count);
+  void count_tokens(const ApiKey* key, int64_t count);  // nullptr: nobody's
 
  private:
   void read_keys_again();
@@ -79,8 +79,5 @@ class Guard {
   std::filesystem::file_time_type keys_time_{};
   std::chrono::steady_clock::time_point looked_{};
 };
-
-// The refusal of a model that the key is not for, or nullopt.
-std::optional<HttpResponse> refuse_model(const Admission& admission, std::string_view model);
 
 }  // namespace thimble

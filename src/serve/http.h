@@ -10,6 +10,8 @@
 
 namespace thimble {
 
+struct ApiKey;  // api_keys.h
+
 using HttpFields = std::vector<std::pair<std::string, std::string>>;
 
 // A request as it came over the wire. Names of headers compare without case.
@@ -47,6 +49,10 @@ class Exchange {
 
   // Headers for whatever is answered: call it before, on the server's thread.
   void add_headers(const HttpFields& headers);
+
+  // Whose request it is, as the guard found out; nullptr where no key is needed. Set it on the server's thread.
+  void set_key(std::shared_ptr<const ApiKey> key);
+  const ApiKey* key() const;
 
   void respond(HttpResponse response);
 

@@ -60,6 +60,9 @@ void Exchange::add_headers(const HttpFields& headers) {
   state_->headers.insert(state_->headers.end(), headers.begin(), headers.end());
 }
 
+void Exchange::set_key(std::shared_ptr<const ApiKey> key) { state_->key = std::move(key); }
+const ApiKey* Exchange::key() const { return state_->key.get(); }
+
 void Exchange::respond(HttpResponse response) {
   state_->add([&](State::Delivery& d) {
     if (state_->phase != Phase::kOpen) return;  // a stream has begun: its head can't be taken back

@@ -39,6 +39,7 @@ struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
   const uint64_t number;  // of the requests of one connection
 
   HttpFields headers;  // for whatever is answered; the server's thread
+  std::shared_ptr<const ApiKey> key;
   std::atomic<bool> gone{false};
   std::mutex mutex;
   enum class Phase { kOpen, kStreaming, kEnded } phase = Phase::kOpen;

@@ -33,7 +33,8 @@ void models(Service& service, const Exchange& exchange) {
   if (path.size() > kList.size() + 1)
     return reply.respond(json_response(model_to_json(*service.shelf.find(path.substr(kList.size() + 1)))));
   Json data = Json::array();
-  for (const auto& model : service.shelf.list()) data.push_back(model_to_json(*model));
+  for (const auto& model : service.shelf.list())
+    if (exchange.key() == nullptr || exchange.key()->may_use(model->name)) data.push_back(model_to_json(*model));
   reply.respond(json_response({{"object", "list"}, {"data", std::move(data)}}));
 }
 
@@ -41,6 +42,7 @@ void tokenize(Service& service, const Exchange& exchange) {
   const Json json = parse_body(exchange.request().body);
   Fields body(json);
   const auto model = service.shelf.find(body.text("model").value_or(""));
+  check_model(exchange, *model);
   const Tokenizer& tokenizer = model->base->tokenizer;
   std::vector<int32_t> tokens;
   const bool pieces = body.boolean("with_pieces").value_or(false);
@@ -68,6 +70,7 @@ void detokenize(Service& service, const Exchange& exchange) {
   const Json json = parse_body(exchange.request().body);
   Fields body(json);
   const auto model = service.shelf.find(body.text("model").value_or(""));
+  check_model(exchange, *model);
   const Json* list = body.array("tokens");
   if (list == nullptr) throw ApiError(400, "tokens: is required", "tokens");
   body.finish();
@@ -85,6 +88,7 @@ void detokenize(Service& service, const Exchange& exchange) {
 void apply_template(Service& service, const Exchange& exchange) {
   const GenerationRequest request = read_chat_request(parse_body(exchange.request().body));
   const PreparedGeneration prepared = prepare(service.shelf, request, service.limits);
+  check_model(exchange, *prepared.model);
   const auto& prompt = prepared.requests.front().prompt;
   Exchange(exchange).respond(
       json_response({{"prompt", prepared.model->base->tokenizer.decode(prompt)}, {"tokens", prompt.size()}}));
@@ -94,6 +98,7 @@ void adapters(Service& service, const Exchange& exchange) {
   constexpr std::string_view kList = "/v1/adapters";
   Exchange reply = exchange;
   const HttpRequest& request = exchange.request();
+  check_all_models(exchange, "open or close adapters");
   if (request.method == "DELETE") {
     const std::string name = request.path.size() > kList.size() + 1 ? request.path.substr(kList.size() + 1) : "";
     if (name.empty()) throw ApiError(400, "the path must name the adapter: DELETE /v1/adapters/NAME");

@@ -46,12 +46,19 @@ Json token_logprobs(const Tokenizer& tokenizer, const Answer& answer, size_t& to
 template <class Reply>
 void reply_with(Service& service, const Exchange& exchange, PreparedGeneration prepared,
                 const std::shared_ptr<Reply>& reply) {
+  check_model(exchange, *prepared.model);
+  const auto count = [guard = service.guard, exchange, choices = prepared.choices](int index, const Answer& answer) {
+    if (guard == nullptr) return;
+    const int64_t prompt = index % choices == 0 ? answer.prompt_tokens : 0;
+    guard->count_tokens(exchange.key(), prompt + static_cast<int64_t>(answer.tokens.size()));
+  };
   const RunningGeneration running =
       generate(service.engines, std::move(prepared),
                {.on_events = [reply](int index, const auto& events, const Answer& so_far) {
                   reply->events(index, events, so_far);
                 },
-                .on_done = [reply](int index, const auto& events, const Answer& answer) {
+                .on_done = [reply, count](int index, const auto& events, const Answer& answer) {
+                  count(index, answer);
                   reply->done(index, events, answer);
                 },
                 .on_error = [reply](const ApiError& error) { reply->failed(error); }});

@@ -62,6 +62,12 @@ const Route& route_of(const HttpRequest& request) {
 // In the form of the API whose path it is.
 HttpResponse error_response(const ApiError& error, const HttpRequest& request) {
   return is_messages_path(request.path) ? messages_error_response(error, request.id) : error_response(error);
+
+GuardOptions guard_options(const ServerOptions& options) {
+  check_exposure(options.http.address, !options.guard.keys_file.empty(), options.no_keys);
+  GuardOptions guard = options.guard;
+  guard.address = options.http.address;
+  return guard;
 }
 
 }  // namespace
@@ -69,16 +75,22 @@ HttpResponse error_response(const ApiError& error, const HttpRequest& request) {
 Server::Server(ServerOptions options, std::function<void(const std::string&)> tell)
     : options_(std::move(options)),
       tell_(std::move(tell)),
+      guard_(guard_options(options_)),
       service_(options_.shelf),
       http_(options_.http, [this](Exchange exchange) { handle(std::move(exchange)); }),
       workers_(2) {
   service_.limits = options_.limits;
   service_.most_open = options_.most_open;
+  service_.guard = &guard_;
   for (const std::string& model : options_.models) service_.shelf.open(model);
   for (const auto& [name, path] : options_.adapters) service_.shelf.open_adapter(name, path);
 }
 
 void Server::handle(Exchange exchange) {
+  Admission admission = guard_.admit(exchange.request());
+  exchange.add_headers(admission.headers);
+  if (admission.refusal) return exchange.respond(std::move(*admission.refusal));
+  exchange.set_key(std::move(admission.key));
   workers_.post([this, exchange]() mutable {
     try {
       route_of(exchange.request()).handler(service_, exchange);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "serve/guard.h"
 #include "serve/http_server.h"
 #include "serve/service.h"
 #include "serve/workers.h"
@@ -14,6 +15,8 @@ namespace thimble {
 
 struct ServerOptions {
   HttpOptions http;
+  GuardOptions guard;  // its address is http's
+  bool no_keys = false;  // serve whoever reaches the address, also from other machines
   ShelfOptions shelf;
   GenerationLimits limits;
   int most_open = 256;
@@ -43,6 +46,7 @@ class Server {
   ServerOptions options_;
   std::function<void(const std::string&)> tell_;
   std::atomic<bool> draining_{false};
+  Guard guard_;
   Service service_;
   HttpServer http_;
   Workers workers_;

@@ -42,6 +42,20 @@ HttpResponse error_response(const ApiError& error) {
   return response;
 }
 
+void check_model(const Exchange& exchange, const ServedModel& model) {
+  const ApiKey* key = exchange.key();
+  if (key == nullptr || key->may_use(model.name)) return;
+  throw ApiError(403, fmt::format("the key '{}' is not for the model '{}'", key->name, model.name), "model",
+                 "model_not_allowed");
+}
+
+void check_all_models(const Exchange& exchange, const char* what) {
+  const ApiKey* key = exchange.key();
+  if (key == nullptr || key->models.empty()) return;
+  throw ApiError(403, fmt::format("the key '{}' is for some models only and may not {}", key->name, what), "",
+                 "model_not_allowed");
+}
+
 void check_room(const Service& service, int more) {
   const int64_t open = service.engines.load().open;
   if (open + more > service.most_open)

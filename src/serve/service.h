@@ -4,6 +4,7 @@
 
 #include "serve/engine_thread.h"
 #include "serve/generation.h"
+#include "serve/guard.h"
 #include "serve/http.h"
 #include "serve/model_shelf.h"
 #include "serve/responses_api_store.h"
@@ -17,6 +18,7 @@ struct Service {
   ModelShelf shelf;
   GenerationLimits limits;
   int most_open = 256;  // answers that are being made or wait; more are refused with 429
+  Guard* guard = nullptr;  // outlives it; nullptr: everybody may do everything
 
   explicit Service(ShelfOptions options) : shelf(engines, std::move(options)) {}
 };
@@ -31,6 +33,11 @@ std::string sse(const Json& value);                      // one event: "data: ..
 
 // Refuses with 429 where too much is waiting already.
 void check_room(const Service& service, int more);
+
+// Throws ApiError 403 where the request's key is not for this model.
+void check_model(const Exchange& exchange, const ServedModel& model);
+// The same for what concerns every model: a key that is for some models may not do it.
+void check_all_models(const Exchange& exchange, const char* what);
 
 // The handlers; each answers the exchange, now or later, or throws ApiError or Error. They may block for as long as
 // reading the request takes.

@@ -154,18 +154,6 @@ TEST(Guard, AsksForAKeyThatItKnows) {
   EXPECT_EQ(status_of(admit(request({{"Host", "localhost"}}, "GET", "/health/x"), policy)), 401);
 }
 
-TEST(Guard, HoldsKeysToTheirModels) {
-  Admission a;
-  EXPECT_FALSE(refuse_model(a, "any"));
-  a.key = std::make_shared<ApiKey>(ApiKey{.name = "alice", .models = {"helpdesk"}});
-  EXPECT_FALSE(refuse_model(a, "helpdesk"));
-  const auto refused = refuse_model(a, "other");
-  ASSERT_TRUE(refused);
-  EXPECT_EQ(refused->status, 403);
-  EXPECT_EQ(nlohmann::json::parse(refused->body)["error"]["type"], "permission_error");
-  EXPECT_EQ(nlohmann::json::parse(refused->body)["error"]["param"], "model");
-}
-
 TEST(Guard, RefusesToServeStrangersUnlessTold) {
   for (const std::string address : {"127.0.0.1", "127.9.9.9", "::1", "localhost", "/run/thimble.sock"}) {
     EXPECT_EQ(error_of([&] { check_exposure(address, false, false); }), "") << address;
