@@ -274,6 +274,7 @@ void HttpConnection::call_handler() {
 }
 
 void HttpConnection::refuse(int status, std::string_view message) {
+  const HttpResponse refusal = error_response(status, message);  // the message may be the parser's
   core_.bodies_bytes -= std::exchange(counted_, 0);
   parser_.reset();
   in_.clear();
@@ -281,7 +282,7 @@ void HttpConnection::refuse(int status, std::string_view message) {
   http11_ = true;
   head_only_ = false;
   id_ = new_request_id();
-  send_head(error_response(status, message), true);
+  send_head(refusal, true);
   phase_ = Phase::kClosing;
   read_due_ = kNever;
 }

@@ -62,6 +62,7 @@ const Route& route_of(const HttpRequest& request) {
 // In the form of the API whose path it is.
 HttpResponse error_response(const ApiError& error, const HttpRequest& request) {
   return is_messages_path(request.path) ? messages_error_response(error, request.id) : error_response(error);
+}
 
 GuardOptions guard_options(const ServerOptions& options) {
   check_exposure(options.http.address, !options.guard.keys_file.empty(), options.no_keys);
