@@ -2,7 +2,7 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz sanitize oracle peers bench clean
+.PHONY: help setup build demo test fuzz sanitize oracle clients peers bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,10 @@ oracle: ## compare live with transformers, peft, tokenizers and jinja2 in a virt
 	@cmake --build $(BUILD) -j $(JOBS)
 	@$(BUILD)/thimble pull smollm2-135m-instruct
 	@.venv/bin/python tests/oracle/run.py --build $(BUILD)
+
+clients: build ## ask a server through the SDKs of OpenAI and Anthropic, 500 requests, and run examples/clients
+	@tools/setup.sh clients
+	@tests/clients/run.py --build $(BUILD)
 
 peers: ## build llama.cpp and measure side by side with it and with PyTorch + PEFT (bench/peers)
 	@tools/setup.sh oracle

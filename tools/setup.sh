@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building and testing need on Debian 12 (or a system with the same package names), builds the one
 # library that no distribution packages, and leaves a stamp so that the next run is quick.
-# Usage: tools/setup.sh [build|test|oracle]
+# Usage: tools/setup.sh [build|clients|test|oracle]
 #   build   compilers and libraries for the program (the default)
-#   test    the above, GoogleTest and clang for the sanitizer and fuzzing builds
+#   clients the above and what a virtual environment needs; `make clients` makes it
+#   test    compilers and libraries, GoogleTest and clang for the sanitizer and fuzzing builds
 #   oracle  the above and a virtual environment in .venv with the Python oracles
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,8 +18,8 @@ test_packages=(openssl libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev)
 oracle_packages=(python3-venv)
 
 packages=("${build_packages[@]}")
-if [ "$what" != build ]; then packages+=("${test_packages[@]}"); fi
-if [ "$what" = oracle ]; then packages+=("${oracle_packages[@]}"); fi
+if [ "$what" = test ] || [ "$what" = oracle ]; then packages+=("${test_packages[@]}"); fi
+if [ "$what" = clients ] || [ "$what" = oracle ]; then packages+=("${oracle_packages[@]}"); fi
 
 # Where other architectures are enabled too (tools/test_arm.sh), a package may be there more than once.
 missing=()
