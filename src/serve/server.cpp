@@ -64,6 +64,15 @@ HttpResponse error_response(const ApiError& error, const HttpRequest& request) {
   return is_messages_path(request.path) ? messages_error_response(error, request.id) : error_response(error);
 }
 
+HttpResponse refusal(const Admission& admission, const HttpRequest& request) {
+  const HttpResponse& refused = *admission.refusal;
+  if (refused.status < 400 || !is_messages_path(request.path)) return refused;
+  const Json error = parse_json(refused.body, "the guard's answer").at("error");
+  HttpResponse out = messages_error_response(ApiError(refused.status, error.at("message").get<std::string>()), request.id);
+  out.headers.insert(out.headers.end(), refused.headers.begin(), refused.headers.end());
+  return out;
+}
+
 GuardOptions guard_options(const ServerOptions& options) {
   check_exposure(options.http.address, !options.guard.keys_file.empty(), options.no_keys);
   GuardOptions guard = options.guard;
@@ -90,7 +99,7 @@ Server::Server(ServerOptions options, std::function<void(const std::string&)> te
 void Server::handle(Exchange exchange) {
   Admission admission = guard_.admit(exchange.request());
   exchange.add_headers(admission.headers);
-  if (admission.refusal) return exchange.respond(std::move(*admission.refusal));
+  if (admission.refusal) return exchange.respond(refusal(admission, exchange.request()));
   exchange.set_key(std::move(admission.key));
   workers_.post([this, exchange]() mutable {
     try {

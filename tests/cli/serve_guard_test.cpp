@@ -86,6 +86,14 @@ TEST_F(ServeGuard, LetsInWhoHasAKeyForTheModel) {
   EXPECT_EQ(page.status, 200);
   EXPECT_EQ(page.header("access-control-allow-origin"), "https://chat.example.org");
 
+  // In the form of the API whose path it is.
+  Client messages = Client::tcp(static_cast<uint16_t>(port_));
+  messages.send("POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}");
+  const auto refused = messages.answer();
+  EXPECT_EQ(refused.status, 401);
+  EXPECT_EQ(refused.header("www-authenticate"), "Bearer");
+  EXPECT_EQ(nlohmann::json::parse(refused.body)["type"], "error");
+
   const std::string body = R"({"prompt": "Once upon a time", "max_tokens": 5})";
   const auto answer = ask(all, body);
   EXPECT_EQ(answer.status, 200) << answer.body;
