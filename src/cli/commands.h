@@ -77,6 +77,7 @@ struct ServeOptions {
   int parallel = 32;        // answers side by side
   int queue = 256;          // answers that are made or wait
   int max_tokens = 1024;    // of an answer whose request does not say
+  double time_limit = 600;  // seconds from a request to its answer's end; 0: none
   int memory_mb = 0;        // of models and caches; 0: what is free
   bool speculate = true;
 };

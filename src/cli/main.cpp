@@ -227,6 +227,9 @@ int run(int argc, char** argv) {
     c->add_option("-n,--max-tokens", serve.max_tokens, "of an answer, where the request does not say")
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
+    c->add_option("--time-limit", serve.time_limit, "seconds from a request to its answer's end (0: none); 408 beyond")
+        ->check(CLI::Range(0.0, 1e9))
+        ->capture_default_str();
     c->add_option("--memory", serve.memory_mb, "MB that models and caches may take (0: what is free)");
     c->add_option("--precision", serve.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
         ->check(CLI::IsMember({"fast", "f32"}));

@@ -1,5 +1,7 @@
 #include "serve/engine_thread.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <future>
 #include <utility>
@@ -62,7 +64,7 @@ void EngineThread::start(Ticket ticket, const std::shared_ptr<Work>& work) {
       driven.open.emplace(work->engine->submit(std::move(request)), std::pair{ticket, Open{work, choice}});
     } catch (const Error& e) {
       open_ -= work->choices - choice;
-      work->on_refused(e.what());
+      work->on_refused(e.what(), false);
       cancel(ticket);
       return;
     }
@@ -84,7 +86,35 @@ void EngineThread::cancel_all() {
   });
 }
 
+// Ends what is left of a request, and tells it why.
+void EngineThread::give_up(Driven& driven, Ticket ticket, const std::string& why, bool late) {
+  std::shared_ptr<Work> work;
+  for (auto it = driven.open.begin(); it != driven.open.end();) {
+    if (it->second.first != ticket) {
+      ++it;
+      continue;
+    }
+    work = it->second.second.work;
+    driven.engine->cancel(it->first);
+    driven.given_up.push_back(it->first);
+    it = driven.open.erase(it);
+    --open_;
+  }
+  if (work) work->on_refused(why, late);
+}
+
+void EngineThread::end_late(Driven& driven) {
+  std::vector<std::pair<Ticket, double>> late;
+  for (const auto& [id, open] : driven.open) {
+    const double most = open.second.work->most_s;
+    if (most > 0 && seconds_since(open.second.start) > most) late.emplace_back(open.first, most);
+  }
+  for (const auto& [ticket, most] : late)
+    give_up(driven, ticket, fmt::format("the answer was not done within {} seconds, the server's limit", most), true);
+}
+
 void EngineThread::collect(Driven& driven) {
+  std::erase_if(driven.given_up, [&](Engine::Id id) { return driven.engine->take(id).has_value(); });
   for (auto it = driven.open.begin(); it != driven.open.end();) {
     const auto answer = driven.engine->take(it->first);
     if (!answer) {
@@ -101,17 +131,13 @@ void EngineThread::collect(Driven& driven) {
 // One forward pass; false where nothing is left to do.
 bool EngineThread::step(Driven& driven) {
   const auto begin = Clock::now();
+  end_late(driven);
   bool more = false;
   try {
     more = driven.engine->step();
   } catch (const std::exception& e) {
     // Nobody knows in what state the batch is: those who wait are told, and the engine goes on with what comes.
-    for (const auto& [id, open] : driven.open) driven.engine->cancel(id);
-    const auto failed = std::exchange(driven.open, {});
-    for (const auto& [id, open] : failed) {
-      --open_;
-      open.second.work->on_refused(e.what());
-    }
+    while (!driven.open.empty()) give_up(driven, driven.open.begin()->second.first, e.what(), false);
     return false;
   }
   ++steps_;

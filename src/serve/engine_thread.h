@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/clock.h"
 #include "infer/engine.h"
 
 namespace thimble {
@@ -27,9 +28,11 @@ class EngineThread {
     GenerateRequest request;             // its on_text is taken by this
     int choices = 1;                     // answers, sampled with seed, seed + 1, ...
     std::shared_ptr<const void> keeps;   // what the request points to
+    double most_s = 0;                   // from now to the answers' end, waiting included; 0: as long as it takes
     std::function<void(int choice, std::string_view piece, const Answer& so_far)> on_text;
     std::function<void(int choice, const Answer& answer)> on_done;
-    std::function<void(const std::string& why)> on_refused;  // instead of all others; or after them, if the engine fails
+    // Instead of all others; or after them, where the engine fails or (`late`) the time is over.
+    std::function<void(const std::string& why, bool late)> on_refused;
   };
   using Ticket = uint64_t;
   Ticket submit(Work work);
@@ -53,16 +56,20 @@ class EngineThread {
   struct Open {
     std::shared_ptr<Work> work;
     int choice = 0;
+    Clock::time_point start = Clock::now();
   };
   struct Driven {
     std::shared_ptr<Engine> engine;
     std::map<Engine::Id, std::pair<Ticket, Open>> open;
+    std::vector<Engine::Id> given_up;  // whose answers nobody waits for
   };
 
   void loop();
   void start(Ticket ticket, const std::shared_ptr<Work>& work);
   bool step(Driven& driven);
   void collect(Driven& driven);
+  void end_late(Driven& driven);
+  void give_up(Driven& driven, Ticket ticket, const std::string& why, bool late);
 
   std::mutex mutex_;
   std::condition_variable wake_;

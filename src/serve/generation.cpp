@@ -51,6 +51,7 @@ PreparedGeneration prepare(const ModelShelf& shelf, const GenerationRequest& req
   PreparedGeneration out;
   out.model = shelf.find(request.model);
   out.choices = request.choices;
+  out.most_s = limits.most_s;
   const ServedModel& model = *out.model;
   const bool chat = !request.prompts;
 
@@ -129,7 +130,10 @@ RunningGeneration generate(EngineThread& thread, PreparedGeneration prepared, Ge
     work.on_done = [s = shared.get(), first](int choice, const Answer& answer) {
       s->listener.on_done(first + choice, s->stream(first + choice).finish(), answer);
     };
-    work.on_refused = [s = shared.get()](const std::string& why) { s->listener.on_error(ApiError(400, why)); };
+    work.most_s = shared->prepared.most_s;
+    work.on_refused = [s = shared.get()](const std::string& why, bool late) {
+      s->listener.on_error(late ? ApiError(408, why, "", "timeout") : ApiError(400, why));
+    };
     tickets.push_back(thread.submit(std::move(work)));
     first += shared->prepared.choices;
   }

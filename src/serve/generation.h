@@ -42,11 +42,12 @@ struct PreparedGeneration {
   std::shared_ptr<const ConstraintSet> constraint;
   AnswerStream::Form form;
   int choices = 1;
+  double most_s = 0;
 };
 
 struct GenerationLimits {
   int default_max_tokens = 1024;  // of an answer, where neither the client nor the use case says
-  int most_choices = 16;
+  double most_s = 600;            // from a request to its answers' end; 0: as long as it takes
 };
 
 // Renders the conversation, counts it, compiles the grammar. Throws ApiError: 404 for an unknown model, 400 where the

@@ -4,6 +4,11 @@
 
 namespace thimble {
 
+int64_t client_of(const Exchange& exchange) {
+  const std::string& name = exchange.key() ? exchange.key()->name : exchange.request().peer;
+  return static_cast<int64_t>(std::hash<std::string>{}(name));
+}
+
 HttpResponse event_stream() {
   return {.status = 200,
           .type = "text/event-stream; charset=utf-8",

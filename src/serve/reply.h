@@ -33,6 +33,9 @@ struct Usage {
   }
 };
 
+// Whose request it is, so that clients take turns: its key, or else its address.
+int64_t client_of(const Exchange& exchange);
+
 HttpResponse event_stream();  // the head of a stream of server-sent events
 std::string typed_sse(const Json& event);  // one event that is named by its "type", as Anthropic's and Responses' are
 
@@ -52,6 +55,7 @@ void reply_with(Service& service, const Exchange& exchange, PreparedGeneration p
     const int64_t prompt = index % choices == 0 ? answer.prompt_tokens : 0;
     guard->count_tokens(exchange.key(), prompt + static_cast<int64_t>(answer.tokens.size()));
   };
+  for (GenerateRequest& request : prepared.requests) request.client = client_of(exchange);
   const RunningGeneration running =
       generate(service.engines, std::move(prepared),
                {.on_events = [reply](int index, const auto& events, const Answer& so_far) {

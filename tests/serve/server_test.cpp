@@ -274,6 +274,19 @@ TEST_F(ServerTest, TooManyAreRefusedAndTold) {
   EXPECT_EQ(answer.header("retry-after"), "5");
 }
 
+TEST_F(ServerTest, TheTimeLimitEndsAnswers) {
+  server_->stop();
+  thread_.join();
+  ServerOptions options;
+  options.limits.most_s = 0.005;
+  start(std::move(options));
+  Json body = chat("A story");
+  body["max_tokens"] = 450;
+  body["ignore_eos"] = true;
+  EXPECT_EQ(json("/v1/chat/completions", body, 408)["error"]["code"], "timeout");
+  EXPECT_EQ(server_->open_answers(), 0);
+}
+
 TEST_F(ServerTest, DrainingFinishesWhatRuns) {
   Json body = chat("A story");
   body["max_tokens"] = 200;
