@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "kernels/attention.h"
 #include "kernels/attention_backward.h"
+#include "kernels/attention_bf16.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -206,20 +207,32 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
   const ValuePtr q = value_ptr(q_act), k = value_ptr(k_act), v = value_ptr(v_act);
   ValuePtr y = make(q->rows, q->cols);
   ValuePtr lse = make(q->rows, shape.heads);
-  const KeyValueRows keys{k->ensure_values(), v->ensure_values(), k->cols};
-  attention_forward(q->ensure_values(), keys, batch_->plan, shape, y->values.data(), lse->values.data());
+  const bool in_bf16 = options_.precision == GemmPrecision::kBF16 && has_attention_bf16(shape);
+  if (in_bf16) {
+    if (!tiles_) tiles_.emplace(batch_->plan, k->rows);
+    attention_bf16_forward(*tiles_, {q->ensure_bf16(), k->ensure_bf16(), v->ensure_bf16()}, shape, y->values.data(),
+                           lse->values.data());
+  } else {
+    const KeyValueRows keys{k->ensure_values(), v->ensure_values(), k->cols};
+    attention_forward(q->ensure_values(), keys, batch_->plan, shape, y->values.data(), lse->values.data());
+  }
   y->needs_grad = q->needs_grad || k->needs_grad || v->needs_grad;
   if (!records(*y)) return y;
-  for (const ValuePtr& read : {q, k, v, y, lse}) read->backward_reads = true;
-  // Backward sets small differences of large sums against each other: rounding one part alone would show, and in bf16
-  // the queries' gradients would be twice as far from the exact ones as PyTorch's.
+  // Backward sets small differences of large sums against each other: it must read what forward multiplied, and the
+  // sums unrounded.
+  for (const ValuePtr& read : {q, k, v}) (in_bf16 ? read->product_reads : read->backward_reads) = true;
+  for (const ValuePtr& read : {y, lse}) read->backward_reads = true;
   for (const ValuePtr& exact : {q, k, v, y, lse}) exact->keep_exact = true;
-  tape_.record("attention", [this, q, k, v, y, lse, shape] {
+  tape_.record("attention", [this, q, k, v, y, lse, shape, in_bf16] {
     Buffer<float> dq = pool_.take(q->rows, q->cols), dk = pool_.take(k->rows, k->cols),
                   dv = pool_.take(v->rows, v->cols);
-    attention_backward(GemmPrecision::kF32, q->ensure_values(), k->ensure_values(), v->ensure_values(),
-                       y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
-                       dk.data(), dv.data());
+    if (in_bf16)
+      attention_bf16_backward(*tiles_, {q->ensure_bf16(), k->ensure_bf16(), v->ensure_bf16()}, shape,
+                              y->ensure_values(), lse->values.data(), y->grad.data(), dq.data(), dk.data(), dv.data());
+    else
+      attention_backward(GemmPrecision::kF32, q->ensure_values(), k->ensure_values(), v->ensure_values(),
+                         y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
+                         dk.data(), dv.data());
     q->put_grad(std::move(dq));
     k->put_grad(std::move(dk));
     v->put_grad(std::move(dv));
@@ -346,6 +359,7 @@ ValuePtr TrainOps::forward(const TrainBatch& batch) {
   made_in_block_.clear();
   pool_.begin_batch(batch.size());
   batch_ = &batch;
+  tiles_.reset();
   positions_ = batch.plan.positions();
   context_ = 0;
   block_ = 0;

@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "kernels/attention_tiles.h"
 #include "kernels/gemm.h"
 #include "kernels/rope.h"
 #include "models/model.h"
@@ -115,6 +117,7 @@ class TrainOps final : public Ops {
 
   // Of the batch that is on its way through.
   const TrainBatch* batch_ = nullptr;
+  std::optional<AttentionTiles> tiles_;  // of its plan, for attention in bf16
   std::vector<int32_t> positions_;
   int32_t context_ = 0;  // largest position + 1
   int block_ = 0;  // of the forward pass
