@@ -1,7 +1,8 @@
 // Tokens a second of training steps, where the time goes, the share of the machine's bf16 peak, the time from start to
 // the end of the first step, and peak memory beside its plan.
-//   bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer adamw|adamw8bit]
-//     [--no-master] [--steps 3] [--memory MB] [--f32]
+//   bench_train MODEL [--rows 4] [--length 512] [--shared 0] [--method lora|dora|full] [--rank 16]
+//     [--optimizer adamw|adamw8bit] [--no-master] [--steps 3] [--memory MB] [--f32]
+// --shared N: all rows begin with the same N tokens, which nothing is trained on (tools in every prompt).
 #include <fmt/core.h>
 #include <sys/resource.h>
 
@@ -27,6 +28,7 @@ struct Options {
   std::string model;
   int rows = 4;
   int length = 512;
+  int shared = 0;
   int rank = 16;
   int steps = 3;
   size_t memory_limit = 0;
@@ -39,30 +41,38 @@ struct Options {
 TrainBatch random_batch(const Model& model, const Options& options) {
   Random random(1);
   TrainBatch batch;
-  for (int r = 0; r < options.rows; ++r) {
+  const auto add = [&](int32_t count, int32_t position, std::vector<KeyRange> ancestors, float weight) {
     const auto first = static_cast<int32_t>(batch.tokens.size());
-    batch.plan.segments.push_back(
-        {.query_first = first, .query_count = options.length, .key_first = first, .position = 0, .ancestors = {}});
-    for (int i = 0; i < options.length; ++i) {
+    batch.plan.segments.push_back({.query_first = first,
+                                   .query_count = count,
+                                   .key_first = first,
+                                   .position = position,
+                                   .ancestors = std::move(ancestors)});
+    for (int32_t i = 0; i < count; ++i) {
       batch.tokens.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.config.vocab))));
       batch.targets.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.config.vocab))));
-      batch.weights.push_back(1);
+      batch.weights.push_back(weight);
     }
-  }
+  };
+  if (options.shared > 0) add(options.shared, 0, {}, 0);
+  const std::vector<KeyRange> before(options.shared > 0 ? 1 : 0, KeyRange{0, options.shared});
+  for (int r = 0; r < options.rows; ++r) add(options.length, options.shared, before, 1);
   return batch;
 }
 
 // Multiplications and additions of a step: layers forward, for the input's gradient and, where they are trained, their
 // own; adapters three times; attention's two products forward and five backward over half the square.
 double operations(const Model& model, const Trained& trained, const Options& options) {
-  double tokens = static_cast<double>(options.rows) * options.length, sum = 0;
+  const double tokens = static_cast<double>(options.rows) * options.length + options.shared;
+  const double pairs =
+      options.rows * options.length * (options.length / 2.0 + options.shared) + options.shared * (options.shared / 2.0);
+  double sum = 0;
   for (const Linear& linear : model.linears)
-    sum += (trained.weights != nullptr ? 6.0 : 4.0) * static_cast<double>(linear.in()) *
-           static_cast<double>(linear.out());
+    sum +=
+        (trained.weights != nullptr ? 6.0 : 4.0) * static_cast<double>(linear.in()) * static_cast<double>(linear.out());
   for (const LoraLayer& layer : trained.lora != nullptr ? trained.lora->layers() : std::vector<LoraLayer>())
     sum += 6.0 * static_cast<double>(layer.rank) * static_cast<double>(layer.linear->in() + layer.linear->out());
-  sum += 7.0 * 2 * model.config.layers * model.config.heads * model.config.head_dim * options.length / 2.0;
-  return sum * tokens;
+  return sum * tokens + 7.0 * 2 * model.config.layers * model.config.heads * model.config.head_dim * pairs;
 }
 
 TrainConfig config_of(const Options& options) {
@@ -75,7 +85,7 @@ TrainConfig config_of(const Options& options) {
   config.precision = options.precision;
   config.memory_limit = options.memory_limit;
   config.batch_rows = options.rows;
-  config.token_budget = int64_t{options.rows} * options.length;
+  config.token_budget = int64_t{options.rows} * options.length + options.shared;
   return config;
 }
 
@@ -83,10 +93,12 @@ TrainConfig config_of(const Options& options) {
 std::vector<TrainRow> rows_of(const TrainBatch& batch, const Options& options) {
   std::vector<TrainRow> rows(static_cast<size_t>(options.rows));
   for (size_t r = 0; r < rows.size(); ++r) {
-    const auto first = batch.tokens.begin() + static_cast<int64_t>(r) * options.length;
-    rows[r].tokens.assign(first, first + options.length);
+    const auto first = batch.tokens.begin() + options.shared + static_cast<int64_t>(r) * options.length;
+    rows[r].tokens.assign(batch.tokens.begin(), batch.tokens.begin() + options.shared);
+    rows[r].tokens.insert(rows[r].tokens.end(), first, first + options.length);
     rows[r].tokens.push_back(0);
     rows[r].trained.assign(rows[r].tokens.size(), 1);
+    std::fill_n(rows[r].trained.begin(), options.shared, 0);
   }
   return rows;
 }
@@ -139,14 +151,14 @@ int run(const Options& options) {
   const auto peaks = PeakProbe().measure();
   const double gops = operations(*model, trainable, options) / best / 1e9;
   fmt::print(
-      "{} x {} tokens, {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
+      "{} x {} tokens{}, {}: {:.0f} tokens/s, forward alone {:.3f} s of {:.3f} s; {:.0f} GFLOP/s, {:.0f} % of "
       "the bf16 peak ({:.0f}); buffers {:.0f} MB, peak memory {:.0f} MB of {:.0f} planned, {} of {} blocks "
       "recomputed\n",
-      options.rows, options.length, options.method == "full" ? "all weights" : fmt::format("rank {}", options.rank),
-      static_cast<double>(batch.size()) / best, forward, best, gops,
-      100 * gops / peaks.bf16_gops, peaks.bf16_gops, static_cast<double>(ops.buffer_bytes()) / 1e6,
-      static_cast<double>(usage.ru_maxrss) * 1.024e-3, static_cast<double>(plan.total()) / 1e6,
-      plan.recomputed_blocks, model->config.layers);
+      options.rows, options.length, options.shared > 0 ? fmt::format(" after {} that they share", options.shared) : "",
+      options.method == "full" ? "all weights" : fmt::format("rank {}", options.rank),
+      static_cast<double>(batch.size()) / best, forward, best, gops, 100 * gops / peaks.bf16_gops, peaks.bf16_gops,
+      static_cast<double>(ops.buffer_bytes()) / 1e6, static_cast<double>(usage.ru_maxrss) * 1.024e-3,
+      static_cast<double>(plan.total()) / 1e6, plan.recomputed_blocks, model->config.layers);
   return kept.empty() ? 1 : 0;
 }
 
@@ -162,6 +174,8 @@ int main(int argc, char** argv) {
       options.rows = number();
     else if (arg == "--length")
       options.length = number();
+    else if (arg == "--shared")
+      options.shared = number();
     else if (arg == "--rank")
       options.rank = number();
     else if (arg == "--steps")
@@ -183,8 +197,8 @@ int main(int argc, char** argv) {
   }
   if (options.model.empty()) {
     fmt::print(stderr,
-               "bench_train MODEL [--rows 4] [--length 512] [--method lora|dora|full] [--rank 16] [--optimizer "
-               "adamw|adamw8bit] [--no-master] [--steps 3] [--memory MB] [--f32] [--threads N]\n");
+               "bench_train MODEL [--rows 4] [--length 512] [--shared 0] [--method lora|dora|full] [--rank 16] "
+               "[--optimizer adamw|adamw8bit] [--no-master] [--steps 3] [--memory MB] [--f32] [--threads N]\n");
     return 2;
   }
   return thimble::run(options);

@@ -50,8 +50,9 @@ THIMBLE_AVX512_BF16 void store_turned(const float* turned, int dim, const float*
       __m512i r[16];
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i)
-        r[i] = d + i < dim ? _mm512_castps_si512(_mm512_mul_ps(_mm512_loadu_ps(turned + (d + i) * kHalf + lane), factors))
-                           : _mm512_setzero_si512();
+        r[i] = d + i < dim
+                   ? _mm512_castps_si512(_mm512_mul_ps(_mm512_loadu_ps(turned + (d + i) * kHalf + lane), factors))
+                   : _mm512_setzero_si512();
       transpose(r);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i)
@@ -64,9 +65,9 @@ namespace {
 
 // What softmax has summed up for 32 queries of a head.
 struct Sums {
-  float top[kHalf];    // the largest score, in powers of two
+  float top[kHalf];  // the largest score, in powers of two
   float total[kHalf];
-  float* out;          // [head_dim][kHalf]
+  float* out;  // [head_dim][kHalf]
 };
 
 // One step of softmax along the keys [first, last) of scores [kKeys][kHalf]: `panels` gets the probabilities before
@@ -143,8 +144,8 @@ void run(const AttentionTiles& tiles, const AttentionInputs& in, const Attention
       const int first = tile.key_first[i % 2], last = tile.key_last[i % 2];
       if (first >= last) continue;
       Sums& s = sums[static_cast<size_t>(i)];
-      product(last - first, kHalf, k + first * dim, dim, dim, panels.data() + i * kHalf * dim, 0, scores + first * kHalf,
-              kHalf, false);
+      product(last - first, kHalf, k + first * dim, dim, dim, panels.data() + i * kHalf * dim, 0,
+              scores + first * kHalf, kHalf, false);
       soften(scores, first, last, masks, i % 2 * kHalf, shape.scale * kLog2E, dim, s, weights);
       product(dim, kHalf, v + first, kKeys, last - first, weights, 0, s.out, kHalf, true);
     }

@@ -15,8 +15,8 @@ namespace thimble {
 namespace attention_bf16 {
 namespace {
 
-// Tasks of about equal cost: more than threads, so that they finish together, and few, because each sums up gradients of
-// keys and values of its own.
+// Tasks of about equal cost: more than threads, so that they finish together, and few, because each sums up gradients
+// of keys and values of its own.
 constexpr int kTasks = 12;
 
 // Consecutive query blocks, and the tiles of theirs by key block.
@@ -54,9 +54,9 @@ std::vector<Part> make_parts(const AttentionTiles& tiles, int wanted) {
 struct Call {
   const AttentionTiles& tiles;
   const AttentionShape& shape;
-  Tensor q, dout;       // bf16 [query_rows, heads * head_dim]
-  const float* lse;     // [heads][padded], in powers of two
-  const float* delta;   // [heads][padded]: sum of probability · its gradient over a query's keys
+  Tensor q, dout;               // bf16 [query_rows, heads * head_dim]
+  const float* lse;             // [heads][padded], in powers of two
+  const float* delta;           // [heads][padded]: sum of probability · its gradient over a query's keys
   const uint16_t* keys;         // [kv_head][block][key][head_dim]
   const uint16_t* values;       // the same
   const uint16_t* keys_turned;  // [kv_head][block][head_dim][key]
@@ -65,8 +65,8 @@ struct Call {
   int64_t padded() const { return int64_t{tiles.query_blocks} * kQueries; }
 };
 
-// A half tile's scores and gradients of probabilities [kKeys][kQueries] become probabilities and gradients of the scores
-// over the scale: rows of bf16 [kKeys][kQueries], and the latter also as a panel [key / 2][kHalf][2].
+// A half tile's scores and gradients of probabilities [kKeys][kQueries] become probabilities and gradients of the
+// scores over the scale: rows of bf16 [kKeys][kQueries], and the latter also as a panel [key / 2][kHalf][2].
 THIMBLE_AVX512_BF16 void gradient_of_scores(const float* scores, const float* dp, int first, int last,
                                             const AttentionTiles::Masks* masks, int lanes, float scale,
                                             const float* lse, const float* delta, uint16_t* p_rows, uint16_t* ds_rows,
@@ -152,8 +152,8 @@ class HeadPart {
               dq_.data() + turned + lanes * dim_, kHalf, true);
     }
     const int64_t panels = panels_at(tile.query_block) + begin * kHalf;
-    product(high - low, dim_, ds_rows + low * kQueries + begin, kQueries, end - begin, q_panels_.data() + panels, panel_,
-            dk + low * dim_, dim_, true);
+    product(high - low, dim_, ds_rows + low * kQueries + begin, kQueries, end - begin, q_panels_.data() + panels,
+            panel_, dk + low * dim_, dim_, true);
     product(high - low, dim_, p_rows + low * kQueries + begin, kQueries, end - begin, dout_panels_.data() + panels,
             panel_, dv + low * dim_, dim_, true);
   }
@@ -179,7 +179,8 @@ class HeadPart {
     const int64_t column = int64_t{head_} * dim_;
     for (int first = 0; first < kQueries; first += kHalf)
       if (first < count)
-        kernels.pack_rows(from, row + first, std::min(kHalf, count - first), column, dim_, kHalf, turned + first * dim_);
+        kernels.pack_rows(from, row + first, std::min(kHalf, count - first), column, dim_, kHalf,
+                          turned + first * dim_);
       else
         std::memset(turned + first * dim_, 0, static_cast<size_t>(kHalf) * dim_ * sizeof(uint16_t));
     if (count < kQueries) std::memset(panels, 0, static_cast<size_t>(panels_) * sizeof(uint16_t));
@@ -189,10 +190,10 @@ class HeadPart {
   const Call& call_;
   const Part& part_;
   const int head_, dim_;
-  const int64_t panel_, panels_;                      // elements, of one and of a block's
-  const Scratch<uint16_t> q_turned_, dout_turned_;    // [block][half]: lanes over queries, pairs along the head
-  const Scratch<uint16_t> q_panels_, dout_panels_;    // [block]: lanes over the head, pairs along queries
-  const Scratch<float> dq_;                           // [block][half][head_dim][kHalf]
+  const int64_t panel_, panels_;                    // elements, of one and of a block's
+  const Scratch<uint16_t> q_turned_, dout_turned_;  // [block][half]: lanes over queries, pairs along the head
+  const Scratch<uint16_t> q_panels_, dout_panels_;  // [block]: lanes over the head, pairs along queries
+  const Scratch<float> dq_;                         // [block][half][head_dim][kHalf]
 };
 
 // dout rounded, and what it says of every query: delta.
@@ -248,8 +249,16 @@ void attention_bf16_backward(const AttentionTiles& tiles, const AttentionInputs&
     pack_turned(in.k + from, k_cols, range.count, dim, keys_turned.data() + to);
   });
 
-  const Call call{tiles, shape, matrix(in.q, rows, q_cols), matrix(dout_rounded.data(), rows, q_cols), logs, delta,
-                  keys.data(), values.data(), keys_turned.data(), dq};
+  const Call call{tiles,
+                  shape,
+                  matrix(in.q, rows, q_cols),
+                  matrix(dout_rounded.data(), rows, q_cols),
+                  logs,
+                  delta,
+                  keys.data(),
+                  values.data(),
+                  keys_turned.data(),
+                  dq};
   const std::vector<Part> parts = make_parts(tiles, (kTasks + shape.kv_heads - 1) / shape.kv_heads);
   const int64_t sums_blocks = parts.empty() ? 0 : parts.back().place + parts.back().last_key - parts.back().first_key;
   const int64_t sums_head = sums_blocks * 2 * block_elements;
@@ -278,8 +287,8 @@ void attention_bf16_backward(const AttentionTiles& tiles, const AttentionInputs&
       for (int kv_head = 0; kv_head < shape.kv_heads; ++kv_head)
         for (const Part& part : parts) {
           if (block < part.first_key || block >= part.last_key) continue;
-          const float* from = sums.data() + kv_head * sums_head +
-                              (part.place + block - part.first_key) * 2 * block_elements + r * dim;
+          const float* from =
+              sums.data() + kv_head * sums_head + (part.place + block - part.first_key) * 2 * block_elements + r * dim;
           for (int d = 0; d < dim; ++d) {
             dk_row[kv_head * dim + d] += from[d] * shape.scale;
             dv_row[kv_head * dim + d] += from[block_elements + d];

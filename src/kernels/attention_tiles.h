@@ -19,9 +19,9 @@ struct AttentionTiles {
   struct Tile {
     int32_t query_block = 0;
     int32_t key_block = 0;
-    int32_t masks = -1;           // among `masks`; -1: every query sees every key of the ranges below
-    uint8_t key_first[2] = {};    // of the block, even; for the first 32 queries and for the others
-    uint8_t key_last[2] = {};     // even, may be one past the block's keys; 0 where none is seen
+    int32_t masks = -1;         // among `masks`; -1: every query sees every key of the ranges below
+    uint8_t key_first[2] = {};  // of the block, even; for the first 32 queries and for the others
+    uint8_t key_last[2] = {};   // even, may be one past the block's keys; 0 where none is seen
   };
   using Masks = std::array<uint64_t, kKeys>;  // [key]: a bit a query
 

@@ -231,8 +231,8 @@ Act TrainOps::attention(const Act& q_act, const Act& k_act, const Act& v_act, in
                               y->ensure_values(), lse->values.data(), y->grad.data(), dq.data(), dk.data(), dv.data());
     else
       attention_backward(GemmPrecision::kF32, q->ensure_values(), k->ensure_values(), v->ensure_values(),
-                         y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape, dq.data(),
-                         dk.data(), dv.data());
+                         y->ensure_values(), lse->values.data(), y->grad.data(), k->rows, batch_->plan, shape,
+                         dq.data(), dk.data(), dv.data());
     q->put_grad(std::move(dq));
     k->put_grad(std::move(dk));
     v->put_grad(std::move(dv));

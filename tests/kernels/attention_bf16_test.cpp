@@ -109,7 +109,8 @@ TEST(AttentionTiles, HoldEveryPairOnce) {
       for (int half = 0; half < 2; ++half)
         for (int key = tile.key_first[half]; key < tile.key_last[half]; ++key)
           for (int lane = half * 32; lane < half * 32 + 32; ++lane) {
-            if (tile.masks >= 0 && (tiles.masks[static_cast<size_t>(tile.masks)][static_cast<size_t>(key)] >> lane & 1) == 0)
+            if (tile.masks >= 0 &&
+                (tiles.masks[static_cast<size_t>(tile.masks)][static_cast<size_t>(key)] >> lane & 1) == 0)
               continue;
             const int64_t q = tile.query_block * 64 + lane;
             const int64_t k = tiles.key_blocks[static_cast<size_t>(tile.key_block)].first + key;

@@ -31,8 +31,8 @@ struct AttentionCase {
   AttentionShape shape;
 };
 
-inline AttentionCase make_case(std::string name, std::vector<AttentionSegment> segments, int heads, int kv_heads, int head_dim,
-               int window = 0) {
+inline AttentionCase make_case(std::string name, std::vector<AttentionSegment> segments, int heads, int kv_heads,
+                               int head_dim, int window = 0) {
   AttentionCase c{std::move(name), {std::move(segments), window}, {heads, kv_heads, head_dim, 0.3f}};
   int32_t first = 0;
   for (AttentionSegment& s : c.plan.segments) {
