@@ -151,6 +151,7 @@ TEST(Guard, AsksForAKeyThatItKnows) {
   EXPECT_EQ(name_with({{"Authorization", "Bearer wrong"}, {"X-Api-Key", alice}}), "invalid_api_key");
   EXPECT_EQ(name_with({{"X-Api-Key", policy.keys[0]->sha256}}), "invalid_api_key");
   EXPECT_EQ(status_of(admit(request({{"Host", "localhost"}}, "GET", "/health"), policy)), 200);
+  EXPECT_EQ(status_of(admit(request({{"Host", "localhost"}}, "GET", "/ready"), policy)), 200);  // as proxies ask
   EXPECT_EQ(status_of(admit(request({{"Host", "localhost"}}, "GET", "/health/x"), policy)), 401);
 }
 
