@@ -80,6 +80,7 @@ struct ServeOptions {
   double time_limit = 600;  // seconds from a request to its answer's end; 0: none
   int memory_mb = 0;        // of models and caches; 0: what is free
   bool speculate = true;
+  bool quiet = false;  // no line a request
 };
 struct TuneOptions {
   std::filesystem::path job;

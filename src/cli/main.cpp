@@ -227,6 +227,7 @@ int run(int argc, char** argv) {
     c->add_option("-n,--max-tokens", serve.max_tokens, "of an answer, where the request does not say")
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
+    c->add_flag("-q,--quiet", serve.quiet, "no line a request on standard error");
     c->add_option("--time-limit", serve.time_limit, "seconds from a request to its answer's end (0: none); 408 beyond")
         ->check(CLI::Range(0.0, 1e9))
         ->capture_default_str();

@@ -36,6 +36,15 @@ struct HttpResponse {
   HttpFields headers{};
 };
 
+// What a log says of a request that is over.
+struct HttpOutcome {
+  const HttpRequest& request;
+  const ApiKey* key;     // nullptr where no key was needed
+  int status;            // 499: the client left before anything was answered
+  double seconds;        // from the request's last byte to the end of its answer
+  std::string note;      // what its handler had to say
+};
+
 // One request and the way to answer it: whole, or as a stream of pieces. A handle; any thread may answer, one at a
 // time, also after the function that was given it has returned. Where the last handle goes without an answer, the
 // client gets a 500; where it goes in the middle of a stream, the connection is cut, so that nobody takes the part for
@@ -53,6 +62,8 @@ class Exchange {
   // Whose request it is, as the guard found out; nullptr where no key is needed. Set it on the server's thread.
   void set_key(std::shared_ptr<const ApiKey> key);
   const ApiKey* key() const;
+
+  void note(std::string text);  // for the log; replaces what was noted before. Any thread, before the answer's end
 
   void respond(HttpResponse response);
 

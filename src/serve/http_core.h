@@ -24,6 +24,8 @@ class HttpMailbox {
  public:
   explicit HttpMailbox(boost::asio::io_context& context) : context_(&context) {}
 
+  std::function<void(const HttpOutcome&)> ended;  // set before there are exchanges
+
   template <typename F>
   bool post(F work) {  // false where the server has gone
     const std::scoped_lock lock(mutex_);

@@ -9,6 +9,12 @@ namespace thimble {
 using Phase = Exchange::State::Phase;
 
 Exchange::State::~State() {
+  if (mailbox->ended) {
+    try {
+      mailbox->ended({request, key.get(), status != 0 ? status : gone ? 499 : 500, seconds_since(begin), std::move(note)});
+    } catch (...) {  // a log that can't be written must not end the server
+    }
+  }
   if (phase == Phase::kEnded || gone) return;
   mailbox->post([c = connection, n = number] {
     if (const auto open = c.lock()) open->abandon(n);
@@ -63,9 +69,15 @@ void Exchange::add_headers(const HttpFields& headers) {
 void Exchange::set_key(std::shared_ptr<const ApiKey> key) { state_->key = std::move(key); }
 const ApiKey* Exchange::key() const { return state_->key.get(); }
 
+void Exchange::note(std::string text) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->note = std::move(text);
+}
+
 void Exchange::respond(HttpResponse response) {
   state_->add([&](State::Delivery& d) {
     if (state_->phase != Phase::kOpen) return;  // a stream has begun: its head can't be taken back
+    state_->status = response.status;
     d.head = std::move(response);
     d.whole = true;
   });
@@ -74,6 +86,7 @@ void Exchange::respond(HttpResponse response) {
 void Exchange::start(HttpResponse head) {
   state_->add([&](State::Delivery& d) {
     if (state_->phase != Phase::kOpen) return;
+    state_->status = head.status;
     d.pieces = std::exchange(head.body, {});
     d.head = std::move(head);
   });

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "core/clock.h"
 #include "serve/http.h"
 #include "serve/http_core.h"
 
@@ -40,6 +41,9 @@ struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
 
   HttpFields headers;  // for whatever is answered; the server's thread
   std::shared_ptr<const ApiKey> key;
+  const Clock::time_point begin = Clock::now();
+  int status = 0;    // of what was answered; under the mutex, as the note
+  std::string note;
   std::atomic<bool> gone{false};
   std::mutex mutex;
   enum class Phase { kOpen, kStreaming, kEnded } phase = Phase::kOpen;

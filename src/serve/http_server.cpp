@@ -31,6 +31,7 @@ struct HttpServer::Impl {
     core.limits = options.limits;
     core.handler = std::move(handler);
     core.report = options.report;
+    core.mailbox->ended = options.ended;
     core.closed_one = [this] { closed_one(); };
     if (options.tls) tls = tls_context(*options.tls);
     allow_files(static_cast<size_t>(options.limits.connections) + kOtherFiles);

@@ -19,6 +19,7 @@ struct HttpOptions {
   uint16_t port = 8080;               // 0: any free one
   std::optional<TlsFiles> tls{};
   HttpLimits limits{};
+  std::function<void(const HttpOutcome&)> ended{};           // after every request; any thread
   std::function<void(const std::string&)> report{};  // one line for what goes wrong inside; on the server's thread
 };
 

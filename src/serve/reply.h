@@ -1,5 +1,7 @@
 #pragma once
 
+#include <fmt/core.h>
+
 #include <memory>
 #include <span>
 #include <string>
@@ -50,10 +52,15 @@ template <class Reply>
 void reply_with(Service& service, const Exchange& exchange, PreparedGeneration prepared,
                 const std::shared_ptr<Reply>& reply) {
   check_model(exchange, *prepared.model);
-  const auto count = [guard = service.guard, exchange, choices = prepared.choices](int index, const Answer& answer) {
+  Exchange(exchange).note(prepared.model->name);
+  auto count = [guard = service.guard, exchange = Exchange(exchange), choices = prepared.choices, model = prepared.model->name,
+                      usage = Usage()](int index, const Answer& answer) mutable {
+    const bool first = index % choices == 0;
+    usage.add(answer, first);
+    exchange.note(fmt::format("{}, {} + {} tokens", model, usage.prompt, usage.completion));
     if (guard == nullptr) return;
-    const int64_t prompt = index % choices == 0 ? answer.prompt_tokens : 0;
-    guard->count_tokens(exchange.key(), prompt + static_cast<int64_t>(answer.tokens.size()));
+    guard->count_tokens(exchange.key(),
+                        (first ? answer.prompt_tokens : 0) + static_cast<int64_t>(answer.tokens.size()));
   };
   for (GenerateRequest& request : prepared.requests) request.client = client_of(exchange);
   const RunningGeneration running =
@@ -61,7 +68,7 @@ void reply_with(Service& service, const Exchange& exchange, PreparedGeneration p
                {.on_events = [reply](int index, const auto& events, const Answer& so_far) {
                   reply->events(index, events, so_far);
                 },
-                .on_done = [reply, count](int index, const auto& events, const Answer& answer) {
+                .on_done = [reply, count = std::move(count)](int index, const auto& events, const Answer& answer) mutable {
                   count(index, answer);
                   reply->done(index, events, answer);
                 },

@@ -1,10 +1,12 @@
 #include "serve/server.h"
 
+#include <fmt/chrono.h>
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 
 #include "core/error.h"
 #include "serve/messages_api.h"
@@ -80,6 +82,21 @@ GuardOptions guard_options(const ServerOptions& options) {
   return guard;
 }
 
+// What was asked and answered is nobody's business but the client's; that it was, is the operator's. Paths come from
+// outside: a line stays a line.
+std::string log_line(const HttpOutcome& outcome) {
+  std::string path;
+  for (const char c : outcome.request.path.substr(0, 200)) path += static_cast<unsigned char>(c) < 0x20 ? '?' : c;
+  return fmt::format("{:%H:%M:%S} {} {} {}  {:.2f} s{}{}{}{}", fmt::localtime(std::time(nullptr)), outcome.status,
+                     outcome.request.method, path, outcome.seconds, outcome.note.empty() ? "" : "  ", outcome.note,
+                     outcome.key != nullptr ? "  " : "", outcome.key != nullptr ? outcome.key->name : "");
+}
+
+bool worth_a_line(const HttpOutcome& outcome) {
+  const std::string& path = outcome.request.path;
+  return outcome.status != 200 || (path != "/health" && path != "/ready" && path != "/metrics");
+}
+
 }  // namespace
 
 Server::Server(ServerOptions options, std::function<void(const std::string&)> tell)
@@ -87,13 +104,22 @@ Server::Server(ServerOptions options, std::function<void(const std::string&)> te
       tell_(std::move(tell)),
       guard_(guard_options(options_)),
       service_(options_.shelf),
-      http_(options_.http, [this](Exchange exchange) { handle(std::move(exchange)); }),
+      http_(http_options(), [this](Exchange exchange) { handle(std::move(exchange)); }),
       workers_(2) {
   service_.limits = options_.limits;
   service_.most_open = options_.most_open;
   service_.guard = &guard_;
   for (const std::string& model : options_.models) service_.shelf.open(model);
   for (const auto& [name, path] : options_.adapters) service_.shelf.open_adapter(name, path);
+}
+
+HttpOptions Server::http_options() const {
+  HttpOptions http = options_.http;
+  if (options_.log_requests)
+    http.ended = [tell = tell_](const HttpOutcome& outcome) {
+      if (worth_a_line(outcome)) tell(log_line(outcome));
+    };
+  return http;
 }
 
 void Server::handle(Exchange exchange) {

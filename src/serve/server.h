@@ -22,6 +22,7 @@ struct ServerOptions {
   int most_open = 256;
   std::vector<std::string> models;                             // use-case folders, paths, pulled names
   std::vector<std::pair<std::string, std::string>> adapters;  // name, path
+  bool log_requests = true;  // a line each, without what was asked and answered
   double drain_s = 30;                                         // in which running answers may end
 };
 
@@ -42,6 +43,7 @@ class Server {
  private:
   void handle(Exchange exchange);
   void watch_jobs();
+  HttpOptions http_options() const;
 
   ServerOptions options_;
   std::function<void(const std::string&)> tell_;

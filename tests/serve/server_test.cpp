@@ -52,7 +52,10 @@ class ServerTest : public testing::Test {
     if (options.models.empty()) options.models.push_back(test::stories_model().string());
     model_ = std::filesystem::path(options.models.front()).filename().string();
     options.shelf.engine.cache_tokens = 2048;
-    server_ = std::make_unique<Server>(std::move(options), [this](const std::string& line) { told_ += line + "\n"; });
+    server_ = std::make_unique<Server>(std::move(options), [this](const std::string& line) {
+      const std::scoped_lock lock(telling_);
+      told_ += line + "\n";
+    });
     thread_ = std::jthread([this] { server_->run(); });
   }
 
@@ -92,6 +95,7 @@ class ServerTest : public testing::Test {
   }
 
   std::string model_, told_;
+  std::mutex telling_;
   std::unique_ptr<Server> server_;
   std::jthread thread_;
 };
@@ -272,6 +276,21 @@ TEST_F(ServerTest, TooManyAreRefusedAndTold) {
   const HttpAnswer answer = ask("/v1/chat/completions", body.dump());
   EXPECT_EQ(answer.status, 429);
   EXPECT_EQ(answer.header("retry-after"), "5");
+}
+
+TEST_F(ServerTest, RequestsAreLoggedWithoutTheirContents) {
+  ask("/v1/chat/completions", chat("a secret").dump());
+  ask("/v1/nothing", "", "GET");
+  ask("/health", "", "GET");
+  server_->stop();
+  thread_.join();
+  server_.reset();
+  EXPECT_THAT(told_, HasSubstr(" 200 POST /v1/chat/completions  "));
+  EXPECT_THAT(told_, HasSubstr("  " + model_ + ", "));
+  EXPECT_THAT(told_, HasSubstr(" + 24 tokens"));
+  EXPECT_THAT(told_, HasSubstr(" 404 GET /v1/nothing"));
+  EXPECT_THAT(told_, testing::Not(HasSubstr("secret")));
+  EXPECT_THAT(told_, testing::Not(HasSubstr("/health")));
 }
 
 TEST_F(ServerTest, TheTimeLimitEndsAnswers) {
