@@ -10,7 +10,8 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field
 
 llm = ChatOpenAI(base_url=os.environ.get("THIMBLE", "http://127.0.0.1:8080") + "/v1",
-                 api_key=os.environ.get("THIMBLE_KEY", "none"), model=os.environ["MODEL"], temperature=0, max_tokens=200)
+                 api_key=os.environ.get("THIMBLE_KEY", "none"),
+                 model=os.environ["MODEL"], temperature=0, max_tokens=200)
 
 
 @tool

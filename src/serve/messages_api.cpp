@@ -14,6 +14,7 @@ Json error_json(const ApiError& error, const std::string& request_id) {
   const char* type = error.status == 401   ? "authentication_error"
                      : error.status == 403 ? "permission_error"
                      : error.status == 404 ? "not_found_error"
+                     : error.status == 408 ? "timeout_error"
                      : error.status == 413 ? "request_too_large"
                      : error.status == 429 ? "rate_limit_error"
                      : error.status == 503 ? "overloaded_error"
@@ -214,6 +215,7 @@ void messages(Service& service, const Exchange& exchange) {
 void count_message_tokens(Service& service, const Exchange& exchange) {
   const MessagesRequest request = read_messages_request(parse_body(exchange.request().body), true);
   const PreparedGeneration prepared = prepare(service.shelf, request.generation, service.limits);
+  check_model(exchange, *prepared.model);
   Exchange(exchange).respond(json_response({{"input_tokens", prepared.requests.front().prompt.size()}}));
 }
 

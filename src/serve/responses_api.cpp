@@ -16,6 +16,9 @@ namespace {
 
 constexpr std::string_view kPath = "/v1/responses";
 
+// Whose responses a request may see.
+std::string owner_of(const Exchange& exchange) { return exchange.key() == nullptr ? "" : exchange.key()->name; }
+
 // A response as it grows: its items one after the other, the last one open. Lives on the engine's thread.
 class ResponseReply {
  public:
@@ -57,7 +60,8 @@ class ResponseReply {
       out["completed_at"] = unix_time();
     out["output"] = items_;
     out["usage"] = usage(answer);
-    if (request_.store && answer.finish != FinishReason::kCancelled) store_.put({out, std::move(request_.items)});
+    if (request_.store && answer.finish != FinishReason::kCancelled)
+      store_.put({out, std::move(request_.items), owner_of(exchange_)});
     if (!stream_) return exchange_.respond(json_response(out));
     send(cut ? "response.incomplete" : "response.completed", {{"response", std::move(out)}});
     exchange_.end();
@@ -265,9 +269,11 @@ void responses(Service& service, const Exchange& exchange) {
   if (path.size() > kPath.size() && !counting)
     throw ApiError(404,
                    fmt::format("{}: there is nothing to post to here; a response ends when its client leaves", path));
-  ResponsesRequest request = read_responses_request(parse_body(exchange.request().body), service.responses);
+  ResponsesRequest request =
+      read_responses_request(parse_body(exchange.request().body), service.responses, owner_of(exchange));
   if (!counting) check_room(service, 1);
   PreparedGeneration prepared = prepare(service.shelf, request.generation, service.limits);
+  check_model(exchange, *prepared.model);
   if (counting)
     return Exchange(exchange).respond(json_response(
         {{"object", "response.input_tokens"}, {"input_tokens", prepared.requests.front().prompt.size()}}));
@@ -280,13 +286,14 @@ void stored_response(Service& service, const Exchange& exchange) {
   std::string id = request.path.substr(std::min(request.path.size(), kPath.size() + 1));
   const bool items = id.ends_with("/input_items");
   if (items) id.resize(id.size() - std::string_view("/input_items").size());
-  const auto stored = service.responses.find(id);
+  const std::string owner = owner_of(exchange);
+  const auto stored = service.responses.find(id, owner);
   if (stored == nullptr)
     throw ApiError(404, fmt::format("Response with id '{}' not found.", id), "response_id", "response_not_found");
   Exchange reply = exchange;
   if (request.method == "DELETE") {
     if (items) throw ApiError(405, "the items of a response can't be deleted; delete the response");
-    service.responses.drop(id);
+    service.responses.drop(id, owner);
     return reply.respond(json_response({{"id", id}, {"object", "response"}, {"deleted", true}}));
   }
   if (const std::string* stream = request.parameter("stream"); stream != nullptr && *stream == "true")

@@ -84,16 +84,16 @@ void read_fixed(Fields& body) {
 
 }  // namespace
 
-ResponsesRequest read_responses_request(const Json& json, const ResponseStore& store) {
+ResponsesRequest read_responses_request(const Json& json, const ResponseStore& store, const std::string& owner) {
   Fields body(json);
   ResponsesRequest request;
   GenerationRequest& out = request.generation;
   out.model = body.text("model").value_or("");
 
-  request.items = read_input_items(body.require("input"), store);
+  request.items = read_input_items(body.require("input"), store, owner);
   const auto previous = body.text("previous_response_id");
   if (previous) {
-    const auto stored = store.find(*previous);
+    const auto stored = store.find(*previous, owner);
     if (stored == nullptr)
       throw ApiError(400, fmt::format("Previous response with id '{}' not found.", *previous), "previous_response_id",
                      "previous_response_not_found");

@@ -15,8 +15,8 @@ struct ResponsesRequest {
   bool store = true;
 };
 
-// Throws ApiError 400 naming the field: what only OpenAI's machines can do (background, conversation, prompt, tools
-// that are no functions) is refused by name.
-ResponsesRequest read_responses_request(const Json& body, const ResponseStore& store);
+// `owner`: the name of the key that asks. Throws ApiError 400 naming the field: what only OpenAI's machines can do
+// (background, conversation, prompt, tools that are no functions) is refused by name.
+ResponsesRequest read_responses_request(const Json& body, const ResponseStore& store, const std::string& owner = "");
 
 }  // namespace thimble

@@ -104,7 +104,7 @@ Json read_reasoning(Fields& item) {
   return out;
 }
 
-Json read_item(const Json& value, const std::string& place, const ResponseStore& store) {
+Json read_item(const Json& value, const std::string& place, const ResponseStore& store, const std::string& owner) {
   Fields item(value, place);
   const std::string type = item.text("type").value_or(item.find("role") != nullptr ? "message" : "");
   Json out;
@@ -118,7 +118,7 @@ Json read_item(const Json& value, const std::string& place, const ResponseStore&
     out = read_reasoning(item);
   else if (type == "item_reference") {
     const std::string id = required_text(item, "id");
-    const auto known = store.find_item(id);
+    const auto known = store.find_item(id, owner);
     if (!known) refuse(item.place("id"), fmt::format("no item '{}' is kept here; send the item itself", id));
     out = *known;
   } else {
@@ -140,11 +140,12 @@ std::string text_of(const Json& parts) {
 
 }  // namespace
 
-Json read_input_items(const Json& input, const ResponseStore& store) {
-  if (input.is_string()) return read_input_items(Json::array({{{"role", "user"}, {"content", input}}}), store);
+Json read_input_items(const Json& input, const ResponseStore& store, const std::string& owner) {
+  if (input.is_string()) return read_input_items(Json::array({{{"role", "user"}, {"content", input}}}), store, owner);
   if (!input.is_array() || input.empty()) refuse("input", "must be a string or a list of at least one item");
   Json out = Json::array();
-  for (size_t i = 0; i < input.size(); ++i) out.push_back(read_item(input[i], fmt::format("input[{}]", i), store));
+  for (size_t i = 0; i < input.size(); ++i)
+    out.push_back(read_item(input[i], fmt::format("input[{}]", i), store, owner));
   return out;
 }
 

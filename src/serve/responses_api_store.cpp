@@ -20,26 +20,29 @@ void ResponseStore::put(StoredResponse stored) {
   }
 }
 
-std::shared_ptr<const StoredResponse> ResponseStore::find(const std::string& id) const {
+std::shared_ptr<const StoredResponse> ResponseStore::find(const std::string& id, const std::string& owner) const {
   const std::scoped_lock lock(mutex_);
   for (const Kept& kept : kept_)
-    if (kept.stored->response["id"] == id) return kept.stored;
+    if (kept.stored->owner == owner && kept.stored->response["id"] == id) return kept.stored;
   return nullptr;
 }
 
-std::optional<Json> ResponseStore::find_item(const std::string& id) const {
+std::optional<Json> ResponseStore::find_item(const std::string& id, const std::string& owner) const {
   const std::scoped_lock lock(mutex_);
-  for (const Kept& kept : kept_)
+  for (const Kept& kept : kept_) {
+    if (kept.stored->owner != owner) continue;
     for (const Json* items : {&kept.stored->response["output"], &kept.stored->items})
       for (const Json& item : *items)
         if (item["id"] == id) return item;
+  }
   return std::nullopt;
 }
 
-bool ResponseStore::drop(const std::string& id) {
+bool ResponseStore::drop(const std::string& id, const std::string& owner) {
   const std::scoped_lock lock(mutex_);
-  const auto found =
-      std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) { return kept.stored->response["id"] == id; });
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return kept.stored->owner == owner && kept.stored->response["id"] == id;
+  });
   if (found == kept_.end()) return false;
   bytes_ -= found->bytes;
   kept_.erase(found);

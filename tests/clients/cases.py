@@ -27,7 +27,8 @@ SCHEMAS = [
      "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0,
                                                                          "maximum": 150}}},
     {"type": "object", "required": ["tags"], "additionalProperties": False,
-     "properties": {"tags": {"type": "array", "minItems": 1, "maxItems": 3, "items": {"enum": ["red", "green", "grün"]}}}},
+     "properties": {"tags": {"type": "array", "minItems": 1, "maxItems": 3,
+                             "items": {"enum": ["red", "green", "grün"]}}}},
     {"type": "object", "required": ["kind"], "additionalProperties": False,
      "properties": {"kind": {"anyOf": [{"const": "a"}, {"type": "integer", "minimum": 1, "maximum": 3}]},
                     "ok": {"type": "boolean"}}},
@@ -82,14 +83,16 @@ def asked_for(rng, kind):
 
 
 # What the model with the small context can be asked.
-SHORT = {"text", "stop", "n", "penalties", "logprobs", "one token", "bias", "instructions", "system", "counted", "stored"}
+SHORT = {"text", "stop", "n", "penalties", "logprobs", "one token", "bias", "instructions", "system", "counted",
+         "stored"}
 KINDS = {
-    "chat": ["text"] * 3 + ["auto", "none", "required", "required", "named", "schema", "schema", "stop", "stop", "penalties",
-                            "logprobs", "logprobs", "n", "n", "turns", "turns", "long", "one token", "helper", "bias"],
-    "responses": ["text"] * 3 + ["auto", "none", "required", "named", "schema", "stop", "logprobs", "turns", "remembered",
-                                 "remembered", "one token", "helper", "instructions", "stored", "long"],
-    "messages": ["text"] * 3 + ["auto", "none", "required", "required", "named", "schema", "stop", "stop", "turns", "turns",
-                                "one token", "helper", "system", "counted", "long"],
+    "chat": ["text"] * 3 + ["auto", "none", "required", "required", "named", "schema", "schema", "stop", "stop",
+                            "penalties", "logprobs", "logprobs", "n", "n", "turns", "turns", "long", "one token",
+                            "helper", "bias"],
+    "responses": ["text"] * 3 + ["auto", "none", "required", "named", "schema", "stop", "logprobs", "turns",
+                                 "remembered", "remembered", "one token", "helper", "instructions", "stored", "long"],
+    "messages": ["text"] * 3 + ["auto", "none", "required", "required", "named", "schema", "stop", "stop", "turns",
+                                "turns", "one token", "helper", "system", "counted", "long"],
     "completions": ["text", "text", "n", "stop", "list", "echo"],
 }
 

@@ -1,13 +1,25 @@
 """OpenAI's chat completions and completions through openai-python."""
 
-import openai
-from openai.types import Completion
+from typing import Literal
+
+from openai.types import Completion, CompletionChoice
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import TypeAdapter
 
 from answers import Seen, expect, validated
 
+
+class TextChunkChoice(CompletionChoice):
+    """The SDK has one type for whole answers and chunks, whose choices end in the last one only."""
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class TextChunk(Completion):
+    choices: list[TextChunkChoice]
+
+
 WHOLE, CHUNK, TEXT = TypeAdapter(ChatCompletion), TypeAdapter(ChatCompletionChunk), TypeAdapter(Completion)
+TEXT_CHUNK = TypeAdapter(TextChunk)
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "calls"}
 
 
@@ -107,17 +119,3 @@ def text_streamed(client, **request):
             texts[choice.index] = texts.get(choice.index, "") + choice.text
             ends[choice.index] = choice.finish_reason or ends.get(choice.index)
     return [(texts[index], ends[index]) for index in sorted(texts)]
-
-
-class TextChunk(Completion):
-    """A chunk's choices have no finish reason before the end, which the SDK's type of whole answers demands."""
-
-
-class TextChunkChoice(openai.types.CompletionChoice):
-    finish_reason: str | None = None
-
-
-TextChunk.__annotations__["choices"] = list[TextChunkChoice]
-TextChunk.model_fields["choices"].annotation = list[TextChunkChoice]
-TextChunk.model_rebuild(force=True)
-TEXT_CHUNK = TypeAdapter(TextChunk)

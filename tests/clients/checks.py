@@ -9,8 +9,10 @@ a stream, with one seed: each event is validated strictly, and both must say the
 import argparse
 import collections
 import concurrent.futures
+import functools
 import json
 import pathlib
+import re
 import sys
 import threading
 import time
@@ -42,7 +44,7 @@ class Checker:
 
     def note(self, request):
         with self.lock:
-            self.requests[request.url.path] += 1
+            self.requests[re.sub(r"/resp_\w+", "/ID", request.url.path)] += 1
 
     def client(self, api):
         return self.anthropic if api == "messages" else self.openai
@@ -145,14 +147,14 @@ class Checker:
             request["stop"] = case.asked.stop
         if case.kind == "echo":
             request["echo"] = True
-        whole, streamed = chat_client.text_whole(self.openai, **request), chat_client.text_streamed(self.openai, **request)
+        whole = chat_client.text_whole(self.openai, **request)
+        streamed = chat_client.text_streamed(self.openai, **request)
         expect(whole == streamed, f"whole {whole} and streamed {streamed}")
 
-    # What must be refused, and how.
-
-    def refused(self, call, error, *names):
+    def refused(self, error, names, call, **request):
+        """Gives the error, which must name these."""
         try:
-            call()
+            call(**request)
         except error as e:
             expect(all(name in e.message for name in names), f"{names} are not named in: {e.message}")
             return e
@@ -160,45 +162,53 @@ class Checker:
 
     def refusals(self):
         say = [{"role": "user", "content": "Hi"}]
-        chat, text, model = self.openai.chat.completions.create, self.openai.responses.create, self.small
-        talk = self.anthropic.messages.create
         bad, none = openai.BadRequestError, openai.NotFoundError
-        a_bad, a_none = anthropic.BadRequestError, anthropic.NotFoundError
         image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
-        a_image = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://x"}}]}]
-        search = {"type": "web_search_20250305", "name": "web_search"}
+        tool = {"type": "function", "function": cases.TOOLS[0]}
+        wild = {"type": "function", "function": {"name": "x", "parameters": {"type": "object", "wild": 1}}}
+        other = {"type": "function", "function": {"name": "other"}}
+        for error, names, request in (
+                (none, ["none", self.small], {"model": "none"}),
+                (bad, ["foo"], {"extra_body": {"foo": 1}}),
+                (bad, ["image_url"], {"messages": image}),
+                (bad, ["temperature"], {"temperature": -1}),
+                (bad, ["context"], {"max_tokens": 1 << 20}),
+                (bad, ["tool"], {"tools": [], "tool_choice": "required"}),
+                (bad, ["wild"], {"tools": [wild]}),
+                (bad, ["other"], {"tools": [tool], "tool_choice": other})):
+            yield functools.partial(self.refused, error, names, self.openai.chat.completions.create,
+                                    **{"model": self.small, "messages": say, **request})
         lost = [{"type": "function_call_output", "call_id": "call_none", "output": "1"}]
-        a_lost = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_none", "content": "1"}]}]
-        tool = cases.TOOLS[0]
-        wild = {"type": "object", "properties": {"x": {"type": "string", "format": "no-such-format"}}}
-        yield lambda: self.refused(lambda: chat(model="none", messages=say), none, "none", model)
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, extra_body={"foo": 1}), bad, "foo")
-        yield lambda: self.refused(lambda: chat(model=model, messages=image), bad, "image_url")
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, temperature=-1), bad, "temperature")
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, max_tokens=1 << 20), bad, "context")
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, tool_choice="required", tools=[]), bad, "tool")
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, tools=[
-            {"type": "function", "function": {"name": "x", "parameters": {**wild, "wild": 1}}}]), bad, "wild")
-        yield lambda: self.refused(lambda: text(model="none", input="Hi"), none, "none")
-        yield lambda: self.refused(lambda: text(model=model, input="Hi", tools=[{"type": "web_search"}]), bad, "web_search")
-        yield lambda: self.refused(lambda: text(model=model, input="Hi", background=True), bad, "background")
-        yield lambda: self.refused(lambda: text(model=model, input="Hi", truncation="auto"), bad, "truncation")
-        yield lambda: self.refused(lambda: text(model=model, input="Hi", extra_body={"foo": 1}), bad, "foo")
-        yield lambda: self.refused(lambda: text(model=model, input=lost), bad, "call_none")
-        yield lambda: self.refused(lambda: text(model=model, input="Hi", previous_response_id="resp_none"), bad, "resp_none")
-        yield lambda: self.refused(lambda: self.openai.responses.retrieve("resp_none"), none, "resp_none")
-        yield lambda: self.messages_error(self.refused(lambda: talk(model="none", max_tokens=4, messages=say), a_none, "none"),
-                                          "not_found_error")
-        for request, name in (({"extra_body": {"foo": 1}}, "foo"), ({"tools": [search]}, "web_search_20250305"),
-                              ({"messages": a_image}, "image"), ({"messages": a_lost}, "toolu_none"),
-                              ({"max_tokens": 0}, "max_tokens"), ({"tool_choice": {"type": "tool", "name": "x"}}, "x"),
-                              ({"messages": [*say, {"role": "assistant", "content": "The"}]}, "assistant")):
-            request = {"model": model, "max_tokens": 4, "messages": say, **request}
-            yield lambda request=request, name=name: self.messages_error(
-                self.refused(lambda: talk(**request), a_bad, name), "invalid_request_error")
-        yield lambda: self.refused(lambda: chat(model=model, messages=say, tools=[{"type": "function", "function": tool}],
-                                                tool_choice={"type": "function", "function": {"name": "other"}}),
-                                   bad, "other")
+        for error, names, request in (
+                (none, ["none"], {"model": "none"}),
+                (bad, ["web_search"], {"tools": [{"type": "web_search"}]}),
+                (bad, ["background"], {"background": True}),
+                (bad, ["truncation"], {"truncation": "auto"}),
+                (bad, ["foo"], {"extra_body": {"foo": 1}}),
+                (bad, ["call_none"], {"input": lost}),
+                (bad, ["resp_none"], {"previous_response_id": "resp_none"})):
+            yield functools.partial(self.refused, error, names, self.openai.responses.create,
+                                    **{"model": self.small, "input": "Hi", **request})
+        yield functools.partial(self.refused, none, ["resp_none"], self.openai.responses.retrieve,
+                                response_id="resp_none")
+        yield from self.message_refusals(say)
+
+    def message_refusals(self, say):
+        image = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://x"}}]}]
+        lost = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_none", "content": "1"}]}]
+        search = {"type": "web_search_20250305", "name": "web_search"}
+
+        def refused(name, **request):
+            error = anthropic.NotFoundError if name == "none" else anthropic.BadRequestError
+            said = self.refused(error, [name], self.anthropic.messages.create, **request)
+            self.messages_error(said, "not_found_error" if name == "none" else "invalid_request_error")
+
+        for name, request in (("none", {"model": "none"}), ("foo", {"extra_body": {"foo": 1}}),
+                              ("web_search_20250305", {"tools": [search]}), ("image", {"messages": image}),
+                              ("toolu_none", {"messages": lost}), ("max_tokens", {"max_tokens": 0}),
+                              ("x", {"tool_choice": {"type": "tool", "name": "x"}}),
+                              ("assistant", {"messages": [*say, {"role": "assistant", "content": "The"}]})):
+            yield functools.partial(refused, name, **{"model": self.small, "max_tokens": 4, "messages": say, **request})
 
     def messages_error(self, error, kind):
         expect(error.body["type"] == "error" and error.body["error"]["type"] == kind, f"the body is {error.body}")
@@ -206,19 +216,19 @@ class Checker:
     def cancels(self):
         """Streams that their client leaves after a few events, or at once."""
         say = [{"role": "user", "content": "Tell me a long story."}]
+        chat = functools.partial(self.openai.chat.completions.create, messages=say, max_tokens=400)
+        respond = functools.partial(self.openai.responses.create, input="Hi", max_output_tokens=400)
+        talk = functools.partial(self.anthropic.messages.create, messages=say, max_tokens=400)
+
+        def leave(call, events):
+            stream = call(model=self.small, stream=True)
+            for n, _ in enumerate(stream):
+                if n >= events:
+                    break
+            stream.close()
+
         for i in range(24):
-            def leave(api=("chat", "responses", "messages")[i % 3], events=i % 5):
-                if api == "chat":
-                    stream = self.openai.chat.completions.create(model=self.small, messages=say, max_tokens=400, stream=True)
-                elif api == "responses":
-                    stream = self.openai.responses.create(model=self.small, input="Hi", max_output_tokens=400, stream=True)
-                else:
-                    stream = self.anthropic.messages.create(model=self.small, messages=say, max_tokens=400, stream=True)
-                for n, _ in enumerate(stream):
-                    if n >= events:
-                        break
-                stream.close()
-            yield leave
+            yield functools.partial(leave, (chat, respond, talk)[i % 3], i % 5)
 
     def all(self):
         tools = [{"name": tool["function"]["name"], "description": tool["function"]["description"],
@@ -226,9 +236,9 @@ class Checker:
         todo = [(f"{case.api}, {case.kind}, {case.model}: {case.text[:40]!r}", lambda case=case: self.run(case))
                 for case in cases.make(self.count, self.models or [self.small], self.small)]
         if self.job:
-            for text, choice in (("please reset the vpn password of jdoe", "auto"), ("lock out mmuster from sap", "required"),
-                                 ("thanks a lot!", "auto"), ("unlock my account", "auto"), ("new laptop for eve", "none"),
-                                 ("my vpn is down, user anna", "required")):
+            for text, choice in (("please reset the vpn password of jdoe", "auto"), ("thanks a lot!", "auto"),
+                                 ("lock out mmuster from sap", "required"), ("unlock my account", "auto"),
+                                 ("new laptop for eve", "none"), ("my vpn is down, user anna", "required")):
                 for api in CLIENTS:
                     for given in (False, True):
                         asked = Asked(tools=tools if given else [], choice=choice if given else "auto", most=160)
@@ -263,13 +273,12 @@ def main():
             except Exception as e:  # whatever it is, the other cases go on
                 failed += 1
                 where = traceback.extract_tb(e.__traceback__)[-1]
-                print(f"FAIL {name}: {type(e).__name__} ({pathlib.Path(where.filename).name}:{where.lineno}): {str(e)[:600]}",
-                      flush=True)
+                place = f"{pathlib.Path(where.filename).name}:{where.lineno}"
+                print(f"FAIL {name}: {type(e).__name__} ({place}): {str(e)[:600]}", flush=True)
     with urllib.request.urlopen(options.address + "/health") as answer:
         expect(json.load(answer)["status"] == "ok", "the server is well")
     for path, requests in sorted(checker.requests.items()):
-        if path.count("/") < 4 or "resp_" not in path:
-            print(f"     {requests:4} {path}")
+        print(f"     {requests:4} {path}")
     print(f"{sum(checker.requests.values())} requests in {len(todo)} cases: {failed} failed, "
           f"{time.monotonic() - begin:.0f} s")
     return 1 if failed else 0

@@ -23,7 +23,7 @@ EXAMPLES = ROOT / "examples" / "clients"
 
 
 def environment(folder):
-    """Gives the virtual environment and the folder of node's packages (None: no npm), made anew where versions differ."""
+    """The virtual environment and the folder of node's packages (None: no npm), made anew where versions differ."""
     venv, wanted = folder / "venv", (HERE / "requirements.txt").read_text()
     stamp = venv / "requirements.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
