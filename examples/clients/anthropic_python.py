@@ -7,7 +7,7 @@ from anthropic import Anthropic
 
 client = Anthropic(base_url=os.environ.get("THIMBLE", "http://127.0.0.1:8080"),
                    api_key=os.environ.get("THIMBLE_KEY", "none"))
-model = os.environ["MODEL"]  # as `curl $THIMBLE/v1/models` lists it
+model = os.environ.get("MODEL") or client.models.list().data[0].id
 
 tools = [{"name": "book_room", "description": "Books a meeting room.",
           "input_schema": {"type": "object", "required": ["room", "people"], "additionalProperties": False,

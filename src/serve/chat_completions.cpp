@@ -22,6 +22,7 @@ struct Choice {
   WholeAnswer whole;
   std::vector<std::string> call_ids;
   size_t tokens_told = 0;
+  int64_t reasoning_tokens = 0;
   bool begun = false;
   bool done = false;
   const char* finish = "stop";
@@ -56,6 +57,8 @@ class ChatReply {
       begin(index);
       send(index, delta(choice, event), nullptr, std::exchange(told, Json::array()));
     }
+    if (!choice.whole.reasoning.empty() && choice.whole.text.empty() && choice.whole.calls.empty())
+      choice.reasoning_tokens = static_cast<int64_t>(so_far.tokens.size());
     for (Json& one : told) choice.logprobs.push_back(std::move(one));  // not streamed, or of what is held back
   }
 
@@ -68,6 +71,7 @@ class ChatReply {
     choice.done = true;
     choice.finish = finish_name(answer, !choice.whole.calls.empty());
     usage_.add(answer, index == 0);
+    usage_.reasoning += choice.reasoning_tokens;
     if (stream_) {
       begin(index);
       send(index, Json::object(), choice.finish, std::exchange(choice.logprobs, Json::array()));

@@ -1,4 +1,7 @@
+#include <fmt/chrono.h>
 #include <fmt/core.h>
+
+#include <ctime>
 
 #include "core/error.h"
 #include "serve/chat_fields.h"
@@ -7,12 +10,18 @@
 namespace thimble {
 namespace {
 
+// What OpenAI's clients read of a model, and what Anthropic's do.
 Json model_to_json(const ServedModel& model) {
   Json out{{"id", model.name},
            {"object", "model"},
            {"created", model.created},
            {"owned_by", "thimble"},
-           {"max_model_len", model.base->engine->context()}};
+           {"max_model_len", model.base->engine->context()},
+           {"type", "model"},
+           {"display_name", model.name},
+           {"created_at", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(model.created)))},
+           {"lifecycle", "active"},
+           {"max_input_tokens", model.base->engine->context()}};
   if (model.adapter) {
     out["root"] = model.base->name;
     out["parent"] = model.base->name;
@@ -35,7 +44,9 @@ void models(Service& service, const Exchange& exchange) {
   Json data = Json::array();
   for (const auto& model : service.shelf.list())
     if (exchange.key() == nullptr || exchange.key()->may_use(model->name)) data.push_back(model_to_json(*model));
-  reply.respond(json_response({{"object", "list"}, {"data", std::move(data)}}));
+  const Json first = data.empty() ? Json() : data.front()["id"], last = data.empty() ? Json() : data.back()["id"];
+  reply.respond(json_response(
+      {{"object", "list"}, {"data", std::move(data)}, {"has_more", false}, {"first_id", first}, {"last_id", last}}));
 }
 
 void tokenize(Service& service, const Exchange& exchange) {

@@ -16,6 +16,7 @@ namespace thimble {
 // Tokens of all answers to a request.
 struct Usage {
   int64_t prompt = 0, completion = 0, cached = 0;
+  int64_t reasoning = 0;  // of completion: before anything was said or called
 
   // first: the prompt's first answer, with which the prompt counts.
   void add(const Answer& answer, bool first) {
@@ -30,7 +31,7 @@ struct Usage {
             {"total_tokens", prompt + completion},
             {"prompt_tokens_details", {{"cached_tokens", cached}, {"audio_tokens", 0}}},
             {"completion_tokens_details",
-             {{"reasoning_tokens", 0}, {"audio_tokens", 0}, {"accepted_prediction_tokens", 0},
+             {{"reasoning_tokens", reasoning}, {"audio_tokens", 0}, {"accepted_prediction_tokens", 0},
               {"rejected_prediction_tokens", 0}}}};
   }
 };

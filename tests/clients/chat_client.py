@@ -52,6 +52,8 @@ def whole(client, **request):
                          [(call.function.name, call.function.arguments) for call in message.tool_calls or []],
                          FINISH[choice.finish_reason], 0, log_probs_of(choice)))
     seen[0].tokens = answer.usage.completion_tokens
+    thought = answer.usage.completion_tokens_details.reasoning_tokens
+    expect((thought > 0) == any(one.reasoning for one in seen), f"{thought} tokens of reasoning")
     expect(answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens, "usage adds up")
     return answer, seen
 

@@ -21,12 +21,13 @@ import urllib.request
 
 import anthropic
 import openai
+import pydantic
 
 import cases
 import chat_client
 import messages_client
 import responses_client
-from answers import Asked, expect, keeps_to, same
+from answers import Asked, expect, keeps_to, same, validated
 
 CLIENTS = {"chat": chat_client, "responses": responses_client, "messages": messages_client}
 
@@ -193,6 +194,14 @@ class Checker:
                                 response_id="resp_none")
         yield from self.message_refusals(say)
 
+    def lists_models(self):
+        for client in (self.openai, self.anthropic):
+            models = client.models.list().data
+            adapter = pydantic.TypeAdapter(type(models[0]))
+            names = [validated(adapter, model).id for model in models]
+            expect({self.small, *self.models} <= set(names), f"the models are {names}")
+            validated(adapter, client.models.retrieve(self.small))
+
     def message_refusals(self, say):
         image = [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "http://x"}}]}]
         lost = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_none", "content": "1"}]}]
@@ -245,6 +254,7 @@ class Checker:
                         case = cases.Case(api, "job", self.job, text, asked)
                         todo.append((f"{api}, job {'with' if given else 'without'} tools: {text}",
                                      lambda case=case: self.run(case)))
+        todo.append(("models", self.lists_models))
         todo += [(f"refusal {n}", check) for n, check in enumerate(self.refusals())]
         todo += [(f"cancel {n}", check) for n, check in enumerate(self.cancels())]
         return todo
