@@ -14,12 +14,15 @@ build_packages=(g++ cmake ninja-build pkg-config ccache mold python3 python3-pip
   libfmt-dev nlohmann-json3-dev libsimdjson-dev libcurl4-openssl-dev libssl-dev zlib1g-dev
   libpcre2-dev libutf8proc-dev libcli11-dev libedit-dev libtomlplusplus-dev
   libboost1.81-dev libseccomp-dev)
-test_packages=(openssl libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev)
+test_packages=(chromium openssl libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev)
 oracle_packages=(python3-venv)
 
 packages=("${build_packages[@]}")
 if [ "$what" = test ] || [ "$what" = oracle ]; then packages+=("${test_packages[@]}"); fi
 if [ "$what" = clients ] || [ "$what" = oracle ]; then packages+=("${oracle_packages[@]}"); fi
+
+# Any node from 18 on builds the server's page; the distribution's where there is none.
+command -v npm > /dev/null || packages+=(nodejs npm)
 
 # Where other architectures are enabled too (tools/test_arm.sh), a package may be there more than once.
 missing=()
@@ -40,6 +43,18 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 tools/build_xgrammar.sh
+
+# What the server's web page is built of. Without it the program builds all the same, and its page says how to get it.
+if ! cmp -s ui/package-lock.json ui/node_modules/.stamp \
+  || { [ "$what" != build ] && [ ! -d ui/node_modules/playwright-core ]; }; then
+  without=(--omit=dev)
+  if [ "$what" != build ]; then without=(); fi  # the driver of the browser, for tests/ui
+  if (cd ui && npm ci --no-progress --loglevel=error "${without[@]}"); then
+    cp ui/package-lock.json ui/node_modules/.stamp
+  else
+    echo "setup: the page's npm packages could not be installed, so the server will have no web page" >&2
+  fi
+fi
 
 if [ "$what" = oracle ]; then
   [ -x .venv/bin/python ] || python3 -m venv .venv

@@ -138,12 +138,29 @@ bool EngineThread::step(Driven& driven) {
   } catch (const std::exception& e) {
     // Nobody knows in what state the batch is: those who wait are told, and the engine goes on with what comes.
     while (!driven.open.empty()) give_up(driven, driven.open.begin()->second.first, e.what(), false);
+    note_use(driven.engine);
     return false;
   }
   ++steps_;
   busy_s_ = busy_s_ + seconds_since(begin);
+  note_use(driven.engine);
   collect(driven);
   return more;
+}
+
+void EngineThread::note_use(const std::shared_ptr<Engine>& engine) {
+  const Use now{engine->running(), engine->waiting(), engine->cache().held(), engine->cache().used()};
+  const std::scoped_lock lock(use_mutex_);
+  const auto [entry, is_new] = use_.try_emplace(engine.get());
+  // An address may come again once its engine is gone.
+  if (is_new) std::erase_if(use_, [&](const auto& told) { return &told != &*entry && told.second.engine.expired(); });
+  entry->second = {engine, now};
+}
+
+EngineThread::Use EngineThread::use(const Engine* engine) const {
+  const std::scoped_lock lock(use_mutex_);
+  const auto found = use_.find(engine);
+  return found == use_.end() || found->second.engine.expired() ? Use{} : found->second.use;
 }
 
 void EngineThread::loop() {

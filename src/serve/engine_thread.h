@@ -52,6 +52,13 @@ class EngineThread {
   };
   Load load() const;
 
+  // How one engine stood after its last step. Any thread.
+  struct Use {
+    int running = 0, waiting = 0;             // answers
+    int64_t cache_held = 0, cache_used = 0;  // tokens: of open sequences; with what is remembered
+  };
+  Use use(const Engine* engine) const;
+
  private:
   struct Open {
     std::shared_ptr<Work> work;
@@ -70,6 +77,7 @@ class EngineThread {
   void collect(Driven& driven);
   void end_late(Driven& driven);
   void give_up(Driven& driven, Ticket ticket, const std::string& why, bool late);
+  void note_use(const std::shared_ptr<Engine>& engine);
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -79,6 +87,12 @@ class EngineThread {
   std::map<Engine*, Driven> driven_;  // engines with open requests
   std::atomic<int64_t> open_{0}, running_{0}, steps_{0};
   std::atomic<double> busy_s_{0};
+  struct Told {
+    std::weak_ptr<Engine> engine;
+    Use use;
+  };
+  mutable std::mutex use_mutex_;
+  std::map<const Engine*, Told> use_;
   std::jthread thread_;
 };
 

@@ -23,7 +23,8 @@ struct GuardPolicy {
   std::vector<std::string> origins{};  // of web pages that may use it, such as https://chat.example.org; "*": any
   bool needs_key = false;
   ApiKeys keys{};
-  std::vector<std::string> open_paths = {"/health", "/ready"};  // that need no key: what they tell is nobody's
+  // Need no key: what they tell is nobody's.
+  std::vector<std::string> open_paths = {"/health", "/ready", "/", "/page.js", "/page.css", "/icon.svg"};
 };
 
 struct Admission {

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "serve/service.h"
 
@@ -48,6 +49,39 @@ std::string stopped_by(const Tokenizer& tokenizer, const Answer& answer, std::sp
 // What OpenAI's logprobs.content holds of the answer's tokens from `told` on, which moves.
 Json token_logprobs(const Tokenizer& tokenizer, const Answer& answer, size_t& told);
 
+// Tells the metrics of one request what becomes of it.
+class CountedRequest {
+ public:
+  CountedRequest(Metrics& metrics, std::string endpoint, const PreparedGeneration& prepared)
+      : metrics_(metrics),
+        endpoint_(std::move(endpoint)),
+        model_(prepared.model->name),
+        choices_(prepared.choices),
+        told_(prepared.requests.size() * static_cast<size_t>(prepared.choices)),
+        open_(told_.size()) {}
+
+  void grew(int index, const Answer& so_far) {
+    int64_t& told = told_[static_cast<size_t>(index)];
+    const auto tokens = static_cast<int64_t>(so_far.tokens.size());
+    metrics_.generated(model_, tokens - std::exchange(told, tokens));
+  }
+  void done(int index, const Answer& answer) {
+    grew(index, answer);
+    metrics_.answered(model_, answer, index % choices_ == 0);
+    if (open_ > 0 && --open_ == 0) metrics_.request(endpoint_, 200, model_);
+  }
+  void failed(int status) {
+    if (std::exchange(open_, 0) > 0) metrics_.request(endpoint_, status, model_);
+  }
+
+ private:
+  Metrics& metrics_;
+  std::string endpoint_, model_;
+  int choices_;
+  std::vector<int64_t> told_;  // tokens, by answer
+  size_t open_;
+};
+
 // Generates for a reply, an object with events(), done() and failed(); a client that leaves ends its answers.
 template <class Reply>
 void reply_with(Service& service, const Exchange& exchange, PreparedGeneration prepared,
@@ -64,16 +98,23 @@ void reply_with(Service& service, const Exchange& exchange, PreparedGeneration p
                         (first ? answer.prompt_tokens : 0) + static_cast<int64_t>(answer.tokens.size()));
   };
   for (GenerateRequest& request : prepared.requests) request.client = client_of(exchange);
+  const auto counted = std::make_shared<CountedRequest>(service.metrics, exchange.request().path, prepared);
   const RunningGeneration running =
       generate(service.engines, std::move(prepared),
-               {.on_events = [reply](int index, const auto& events, const Answer& so_far) {
+               {.on_events = [reply, counted](int index, const auto& events, const Answer& so_far) {
+                  counted->grew(index, so_far);
                   reply->events(index, events, so_far);
                 },
-                .on_done = [reply, count = std::move(count)](int index, const auto& events, const Answer& answer) mutable {
+                .on_done = [reply, counted, count = std::move(count)](int index, const auto& events,
+                                                                      const Answer& answer) mutable {
                   count(index, answer);
+                  counted->done(index, answer);
                   reply->done(index, events, answer);
                 },
-                .on_error = [reply](const ApiError& error) { reply->failed(error); }});
+                .on_error = [reply, counted](const ApiError& error) {
+                  counted->failed(error.status);
+                  reply->failed(error);
+                }});
   Exchange(exchange).on_gone([running] { running.cancel(); });
 }
 

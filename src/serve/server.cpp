@@ -19,17 +19,18 @@ struct Route {
   std::string_view method, path;
   void (*handler)(Service&, const Exchange&);
   bool names_something = false;  // the path goes on: /v1/models/NAME
+  bool generates = false;        // is counted when its answer is there (reply.h)
 };
 
 void health(Service&, const Exchange& exchange) { Exchange(exchange).respond(json_response({{"status", "ok"}})); }
 
 constexpr Route kRoutes[] = {
-    {"POST", "/v1/chat/completions", chat_completions},
-    {"POST", "/v1/completions", completions},
-    {"POST", "/v1/responses", responses, true},
+    {"POST", "/v1/chat/completions", chat_completions, false, true},
+    {"POST", "/v1/completions", completions, false, true},
+    {"POST", "/v1/responses", responses, true, true},
     {"GET", "/v1/responses", stored_response, true},
     {"DELETE", "/v1/responses", stored_response, true},
-    {"POST", "/v1/messages", messages},
+    {"POST", "/v1/messages", messages, false, true},
     {"POST", "/v1/messages/count_tokens", count_message_tokens},
     {"GET", "/v1/models", models, true},
     {"POST", "/v1/adapters", adapters},
@@ -37,6 +38,14 @@ constexpr Route kRoutes[] = {
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
+    {"GET", "/metrics", metrics},
+    {"GET", "/", page},
+    {"GET", "/page.js", page},
+    {"GET", "/page.css", page},
+    {"GET", "/icon.svg", page},
+    {"GET", "/thimble/status", status},
+    {"GET", "/thimble/jobs", jobs, true},
+    {"POST", "/thimble/check-calls", check_calls},
     {"GET", "/health", health},
     {"GET", "/ready", health},
 };
@@ -125,18 +134,29 @@ HttpOptions Server::http_options() const {
 void Server::handle(Exchange exchange) {
   Admission admission = guard_.admit(exchange.request());
   exchange.add_headers(admission.headers);
-  if (admission.refusal) return exchange.respond(refusal(admission, exchange.request()));
+  if (admission.refusal) {
+    service_.metrics.request("guard", admission.refusal->status);
+    return exchange.respond(refusal(admission, exchange.request()));
+  }
   exchange.set_key(std::move(admission.key));
   workers_.post([this, exchange]() mutable {
+    std::string_view endpoint = "none";  // a path that is no route's could be anything
+    const auto refuse = [&](const ApiError& error) {
+      service_.metrics.request(endpoint, error.status);
+      exchange.respond(error_response(error, exchange.request()));
+    };
     try {
-      route_of(exchange.request()).handler(service_, exchange);
+      const Route& route = route_of(exchange.request());
+      endpoint = route.path;
+      route.handler(service_, exchange);
+      if (!route.generates) service_.metrics.request(endpoint, 200);
     } catch (const ApiError& e) {
-      exchange.respond(error_response(e, exchange.request()));
+      refuse(e);
     } catch (const Error& e) {
-      exchange.respond(error_response(ApiError(400, e.what()), exchange.request()));
+      refuse(ApiError(400, e.what()));
     } catch (const std::exception& e) {
       tell_(fmt::format("{} {}: {}", exchange.request().method, exchange.request().path, e.what()));
-      exchange.respond(error_response(ApiError(500, "the server failed; its log says more"), exchange.request()));
+      refuse(ApiError(500, "the server failed; its log says more"));
     }
   });
 }

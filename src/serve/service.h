@@ -2,10 +2,13 @@
 
 #include <string>
 
+#include "core/clock.h"
+#include "serve/energy.h"
 #include "serve/engine_thread.h"
 #include "serve/generation.h"
 #include "serve/guard.h"
 #include "serve/http.h"
+#include "serve/metrics.h"
 #include "serve/model_shelf.h"
 #include "serve/responses_api_store.h"
 
@@ -14,6 +17,9 @@ namespace thimble {
 // What the handlers of all APIs share.
 struct Service {
   ResponseStore responses;  // outlives the engine, which ends answers into it
+  Metrics metrics;  // before the engines, which tell it of what they end
+  EnergyMeter energy;
+  int64_t started = unix_time();
   EngineThread engines;  // first in, last out: what the shelf lets go of tells it so
   ModelShelf shelf;
   GenerationLimits limits;
@@ -48,5 +54,10 @@ void tokenize(Service& service, const Exchange& exchange);
 void detokenize(Service& service, const Exchange& exchange);
 void apply_template(Service& service, const Exchange& exchange);
 void adapters(Service& service, const Exchange& exchange);     // POST /v1/adapters, DELETE /v1/adapters/NAME
+void metrics(Service& service, const Exchange& exchange);      // GET /metrics
+void page(Service& service, const Exchange& exchange);         // the web page's files (page.h)
+void status(Service& service, const Exchange& exchange);       // GET /thimble/status
+void jobs(Service& service, const Exchange& exchange);         // GET /thimble/jobs/NAME, and its runs' files
+void check_calls(Service& service, const Exchange& exchange);  // POST /thimble/check-calls: against tools' schemas
 
 }  // namespace thimble
