@@ -1,6 +1,7 @@
 // The page in a real browser against a real server. Needs chromium (CHROMIUM, or as Debian installs it), the npm
 // packages of ui/ and the program: node --test tests/ui/page_test.mjs
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -19,6 +20,7 @@ before(async () => {
 after(async () => {
   await browser?.close();
   await server?.stop();
+  if (job) rmSync(dirname(job), { recursive: true, force: true });
 });
 
 // A page with storage of its own. What the browser complains of (scripts, the content policy) fails the test.
