@@ -2,7 +2,8 @@
 
 #include <fmt/core.h>
 
-#include "train/tune.h"
+#include "calls/json.h"
+#include "train/history.h"
 
 namespace thimble {
 
@@ -26,6 +27,7 @@ void TrainingLog::step(const HistoryPoint& p) {
     fmt::print(out_, "  training loss {:.4f} (this step {:.4f})  gradient {:.2g}  rate {:.2g}  {:.0f} tokens/s",
                p.smoothed_loss, p.loss, p.gradient_norm, p.learning_rate, p.tokens_per_second);
     if (p.peak_share) fmt::print(out_, ", {:.0f} % of peak", 100 * *p.peak_share);
+    if (p.sampled_tokens) fmt::print(out_, "  {} tokens sampled", human_count(static_cast<double>(*p.sampled_tokens)));
     fmt::print(out_, "  {}, {} left", human_seconds(p.seconds), human_seconds(p.seconds_left));
   }
   fmt::print(out_, "\n");

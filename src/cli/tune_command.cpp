@@ -71,6 +71,7 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
   if (plan.recomputed_blocks > 0)
     fmt::print(out, "to fit into that, {} layers are computed a second time on the way back\n", plan.recomputed_blocks);
   if (plan.teacher > 0) fmt::print(out, "of it the teacher: {}\n", mb(plan.teacher));
+  if (plan.student > 0) fmt::print(out, "of it the student that answers: {}\n", mb(plan.student));
   fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
              planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
              config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",

@@ -236,9 +236,20 @@ void read_distill(Section s, const std::string& file, DistillSettings& d) {
   s.read("adapter", d.adapter);
   if (!d.sequence()) {
     s.read<std::string>("from", d.from, is_own_file, kOwnFile);
-    s.read<double>("weight", d.weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
+    s.read<double>("on_policy", d.on_policy, kFraction, "a share between 0 and 1");
+    if (d.on_policy > 0) {
+      s.refuse({"from"}, "with on_policy: the student's own answers need a teacher that runs beside");
+      s.refuse({"weight"}, "with on_policy: the student's own answers have no right tokens");
+      s.read<double>("sample_temperature", d.sample_temperature, kNotNegative, "0 or more");
+      s.read<int>("max_new_tokens", d.max_new_tokens, kPositive, "at least 1");
+    } else {
+      s.refuse({"sample_temperature", "max_new_tokens"}, "without on_policy");
+      s.read<double>("weight", d.weight, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
+    }
     if (d.from.empty())  // what was saved was saved at temperature 1
       s.read<double>("temperature", d.temperature, [](const double& v) { return v > 0; }, "above 0");
+  } else {
+    s.refuse({"on_policy", "sample_temperature", "max_new_tokens"}, "with kind \"sequence\"");
   }
   if (d.kind == "jsd")
     s.read<double>("beta", d.beta, [](const double& v) { return v > 0 && v < 1; }, "between 0 and 1");
@@ -291,6 +302,10 @@ Job load_job(const std::filesystem::path& folder) {
   }
   if (!job.mix.empty() && (job.preference || job.distill))
     throw Error(fmt::format("{}: [[mix]] is for learning right answers; leave it out beside [preference] and [distill]",
+                            toml_path.string()));
+  if (job.distill && job.distill->on_policy > 0 && job.train.method == "full")
+    throw Error(fmt::format("{}: distill.on_policy needs an adapter, because the student answers at every step and all "
+                            "weights would have to be packed for that; set train.method to \"lora\" or \"dora\"",
                             toml_path.string()));
   if (job.preference && job.distill)
     throw Error(fmt::format("{}: [preference] and [distill] can't be learned from at once; leave one out",

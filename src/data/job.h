@@ -67,6 +67,9 @@ struct DistillSettings {
   double beta = 0.5;                // of jsd
   double temperature = 1;
   double weight = 1;                // of the teacher beside the gold answers' cross-entropy
+  double on_policy = 0;             // share of rows that are learned with the student's own answer
+  double sample_temperature = 1;    // of these answers
+  int max_new_tokens = 128;         // of each at most
 
   bool sequence() const { return kind == "sequence"; }
 };

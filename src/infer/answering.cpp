@@ -118,6 +118,7 @@ void Answering::decide(std::span<const float> logits) {
 void Answering::say(int32_t token) {
   if (!started()) answer_.first_token_s = seconds_since(start_);
   if (!request_.ignore_end && tokenizer_.ends_answer(token)) {
+    answer_.end_token = token;
     send(decoder_.flush(), true);
     return finish(FinishReason::kStop);
   }

@@ -51,6 +51,8 @@ class Engine {
   bool step();                     // one forward pass; false when there is nothing to do
   std::optional<Answer> take(Id);  // the answer, once finished
   void cancel(Id);
+  // Drops what is remembered of finished requests: to be called where an adapter was changed, while none is running.
+  void forget() { cache_.forget(); }
 
   // Submits all, keeps the batch full until all are done, answers in the order of the requests.
   std::vector<Answer> run(std::vector<GenerateRequest> requests, const ProgressFn& progress = {});

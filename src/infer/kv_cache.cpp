@@ -140,6 +140,11 @@ bool KvCache::evict() {
   return true;
 }
 
+void KvCache::forget() {
+  while (evict()) {
+  }
+}
+
 bool KvCache::reserve(int64_t count) {
   while (options_.capacity - used_ < count)
     if (!evict()) return false;

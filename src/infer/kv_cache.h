@@ -42,6 +42,7 @@ class KvCache : public LayerState {
   void slots(Sequence sequence, int32_t count, std::vector<int32_t>& out) const;
   void tokens(Sequence sequence, int32_t count, std::vector<int32_t>& out) const;  // the last `count`, in order
   void close(Sequence sequence);  // what it held stays in the tree until evicted
+  void forget();                  // what no open sequence holds
 
   Snapshot snapshot(Sequence sequence) const override;
   void roll_back(const Snapshot& snapshot) override;

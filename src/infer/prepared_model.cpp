@@ -106,7 +106,7 @@ void PreparedModel::table_rows(const Param& table, const int32_t* ids, int64_t c
     threads().parallel_for(count, row);
 }
 
-int PreparedModel::add_adapter(const LoraAdapter& adapter) {
+std::vector<PreparedModel::LowRankPair> PreparedModel::packed(const LoraAdapter& adapter) const {
   std::vector<LowRankPair> pairs(model_->linears.size());
   size_t used = 0;
   for (const Linear& layer : model_->linears) {
@@ -127,8 +127,16 @@ int PreparedModel::add_adapter(const LoraAdapter& adapter) {
     for (const auto& [name, module] : adapter.modules)
       if (std::none_of(model_->linears.begin(), model_->linears.end(), [&](const Linear& l) { return l.name == name; }))
         throw Error(fmt::format("adapter: the model has no module '{}'; it was made for another base model", name));
-  adapters_.push_back(std::move(pairs));
+  return pairs;
+}
+
+int PreparedModel::add_adapter(const LoraAdapter& adapter) {
+  adapters_.push_back(packed(adapter));
   return adapters();
+}
+
+void PreparedModel::replace_adapter(int number, const LoraAdapter& adapter) {
+  adapters_.at(static_cast<size_t>(number - 1)) = packed(adapter);
 }
 
 const RopeTable& PreparedModel::rope_table(const Rope& rope) const {

@@ -13,7 +13,7 @@
 namespace thimble {
 
 // A model laid out for inference: weights packed for the kernels, small parameters in f32, adapters beside it.
-// Shared by any number of engines; adapters are added before use.
+// Shared by any number of engines; adapters are added before use, and changed while no engine computes.
 class PreparedModel {
  public:
   struct LowRankPair {
@@ -37,6 +37,8 @@ class PreparedModel {
   int add_adapter(const LoraAdapter& adapter);
   // Gives its memory back; no request may name it any more. Its number is not given again.
   void drop_adapter(int number) { adapters_[static_cast<size_t>(number - 1)].clear(); }
+  // Puts another in an adapter's place; engines that remember requests of it must forget them (Engine::forget).
+  void replace_adapter(int number, const LoraAdapter& adapter);
   int adapters() const { return static_cast<int>(adapters_.size()); }
 
   const Model& model() const { return *model_; }
@@ -54,6 +56,7 @@ class PreparedModel {
 
  private:
   PreparedModel(std::shared_ptr<const Model> model, Model* taken, MatmulPrecision precision);
+  std::vector<LowRankPair> packed(const LoraAdapter& adapter) const;
 
   std::shared_ptr<const Model> model_;
   MatmulPrecision precision_;

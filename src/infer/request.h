@@ -48,6 +48,7 @@ enum class FinishReason { kStop, kLength, kCancelled };
 struct Answer {
   std::vector<int32_t> tokens;  // without the end token
   std::string text;
+  std::optional<int32_t> end_token;  // with which the model ended it; none where anything else did
   FinishReason finish = FinishReason::kStop;
   int prompt_tokens = 0;
   int cut_tokens = 0;         // of the prompt, because it was too long

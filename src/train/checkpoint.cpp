@@ -18,7 +18,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kStateKey = "thimble.train";
-constexpr int kVersion = 3;
+constexpr int kVersion = 4;
 
 // FNV-1a (Fowler, Noll and Vo) over whole words: tells changed data from unchanged, no more.
 struct Fingerprint {
@@ -57,31 +57,6 @@ std::string fingerprint(std::span<const TrainRow> rows) {
 json optional_number(const std::optional<double>& value) { return value ? json(*value) : json(nullptr); }
 std::optional<double> optional_number(const json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
-}
-
-json point_json(const HistoryPoint& p) {
-  return json::array({p.step, p.tokens, p.loss, p.learning_rate, p.gradient_norm, p.tokens_per_second, p.seconds,
-                      optional_number(p.dev_loss), optional_number(p.metric), p.smoothed_loss,
-                      optional_number(p.dev_accuracy), optional_number(p.dev_margin),
-                      optional_number(p.peak_share), p.seconds_left});
-}
-HistoryPoint point_of(const json& j) {
-  HistoryPoint p;
-  p.step = j.at(0);
-  p.tokens = j.at(1);
-  p.loss = j.at(2);
-  p.learning_rate = j.at(3);
-  p.gradient_norm = j.at(4);
-  p.tokens_per_second = j.at(5);
-  p.seconds = j.at(6);
-  p.dev_loss = optional_number(j.at(7));
-  p.metric = optional_number(j.at(8));
-  p.smoothed_loss = j.at(9);
-  p.dev_accuracy = optional_number(j.at(10));
-  p.dev_margin = optional_number(j.at(11));
-  p.peak_share = optional_number(j.at(12));
-  p.seconds_left = j.at(13);
-  return p;
 }
 
 TensorSource source(std::string name, std::span<const float> values) {
@@ -141,9 +116,13 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       Fingerprint adapter;
       if (d.teacher_adapter.lora != nullptr)
         for (const float value : d.teacher_adapter.lora->values()) adapter.add(std::bit_cast<uint32_t>(value));
-      return fmt::format("distillation {} {} {} {} from {} {:016x}", static_cast<int>(d.divergence), d.beta,
+      const std::string own = d.on_policy.share == 0
+                                  ? ""
+                                  : fmt::format(" and {} own answers {} {}", d.on_policy.share, d.on_policy.temperature,
+                                                d.on_policy.max_new_tokens);
+      return fmt::format("distillation {} {} {} {} from {} {:016x}{}", static_cast<int>(d.divergence), d.beta,
                          d.temperature, d.weight, d.teacher != nullptr ? d.teacher->fingerprint : "a file",
-                         adapter.value);
+                         adapter.value, own);
     }
     if (!c.preference) return "cross-entropy";
     const PreferenceConfig& p = *c.preference;
@@ -185,7 +164,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
 void save_checkpoint(const std::filesystem::path& path, const RunIdentity& identity, const RunState& s,
                      const Optimizer& optimizer) {
   json history = json::array();
-  for (const HistoryPoint& point : s.history) history.push_back(point_json(point));
+  for (const HistoryPoint& point : s.history) history.push_back(json(point_to_json(point)));
   const json state = {
       {"version", kVersion},
       {"identity", identity},
@@ -194,6 +173,7 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
       {"micro_batches", s.micro_batches},
       {"tokens", s.tokens},
       {"trained_tokens", s.trained_tokens},
+      {"sampled_tokens", s.sampled_tokens},
       {"seconds", s.seconds},
       {"best_step", s.best_step},
       {"best_dev_loss", optional_number(s.best_dev_loss)},
@@ -246,13 +226,14 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     loaded.micro_batches = state.at("micro_batches");
     loaded.tokens = state.at("tokens");
     loaded.trained_tokens = state.at("trained_tokens");
+    loaded.sampled_tokens = state.at("sampled_tokens");
     loaded.seconds = state.at("seconds");
     loaded.best_step = state.at("best_step");
     loaded.best_dev_loss = optional_number(state.at("best_dev_loss"));
     loaded.best_metric = optional_number(state.at("best_metric"));
     loaded.evaluations_since_best = state.at("evaluations_since_best");
     has_best = state.at("has_best");
-    for (const json& point : state.at("history")) loaded.history.push_back(point_of(point));
+    for (const json& point : state.at("history")) loaded.history.push_back(point_from_json(point));
   } catch (const json::exception& error) {
     throw Error(fmt::format("{}: broken state ({}); start anew with --fresh", place, error.what()));
   }

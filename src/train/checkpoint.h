@@ -20,6 +20,7 @@ struct RunState {
   int64_t micro_batches = 0;  // done; what dropout's randomness is keyed by
   int64_t tokens = 0;
   int64_t trained_tokens = 0;
+  int64_t sampled_tokens = 0;  // HistoryPoint
   double seconds = 0;
   int64_t best_step = 0;
   std::optional<double> best_dev_loss;

@@ -21,6 +21,14 @@ struct Teacher {
   std::unique_ptr<Lora> adapter;  // null: none
 };
 
+// On-policy distillation (GKD, Agarwal et al. 2023, arXiv 2306.13649): a share of the rows is learned with the
+// student's own answer instead of the row's, so that the teacher judges what the student says, not what others wrote.
+struct OnPolicyConfig {
+  double share = 0;       // of the rows, drawn anew in every epoch
+  float temperature = 1;  // of the student's answers; 0: its likeliest tokens
+  int max_new_tokens = 128;
+};
+
 // Learning from a teacher's distribution at every trained token, not from the token alone (kernels/distillation.h).
 struct DistillConfig {
   Divergence divergence = Divergence::kForwardKl;
@@ -30,6 +38,7 @@ struct DistillConfig {
   // Runs beside the student, of the same vocabulary; must outlive the training. Null: rows carry what was saved.
   const Model* teacher = nullptr;
   Trained teacher_adapter;
+  OnPolicyConfig on_policy;  // needs a teacher, an adapter that is trained, and TrainRow::answer
 };
 
 // The loss of batches of these rows. The teacher sees the student's own batch, shared beginnings included.

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/cross_entropy.h"
+#include "train/on_policy.h"
 #include "train/prefix_tree.h"
 #include "train/trainer.h"
 
@@ -61,10 +62,14 @@ MemoryPlan plan_memory(const Model& model, const TrainConfig& config, std::span<
   plan.weights = frozen_bytes(model, trainable);
   plan.optimizer = Optimizer::state_bytes(parameters, config.optimizer);
 
+  const OnPolicyConfig* own =
+      config.distill && config.distill->on_policy.share > 0 ? &config.distill->on_policy : nullptr;
+  if (own != nullptr) plan.student = student_bytes(model, *own, config.precision, rows, config.batch_rows);
   int64_t longest = 0, sum = 0;
   for (size_t i = 0; i < rows.size(); i += static_cast<size_t>(config.together())) {
     int64_t tokens = 0;  // of rows that can't go apart
-    for (const TrainRow& row : rows.subspan(i, static_cast<size_t>(config.together()))) tokens += computed_tokens(row);
+    for (const TrainRow& row : rows.subspan(i, static_cast<size_t>(config.together())))
+      tokens += own == nullptr ? computed_tokens(row) : most_computed_tokens(row, *own, model.config.context);
     longest = std::max(longest, tokens);
     sum += tokens;
   }

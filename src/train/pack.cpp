@@ -90,6 +90,19 @@ std::vector<MicroBatch> best_fit(std::span<const TrainRow> rows, std::span<const
   return out;
 }
 
+StepPlan step_of(std::span<const TrainRow> rows, std::span<const int> chosen, int together, int64_t budget) {
+  StepPlan step;
+  step.micro_batches = best_fit(rows, chosen, together, budget);
+  for (const MicroBatch& micro : step.micro_batches) {
+    step.tokens += micro.tokens;
+    for (const int index : micro.rows) {
+      step.trained += trained_tokens(rows[static_cast<size_t>(index)]);
+      step.weight += trained_weight(rows[static_cast<size_t>(index)]);
+    }
+  }
+  return step;
+}
+
 }  // namespace
 
 int64_t computed_tokens(const TrainRow& row) {
@@ -122,18 +135,16 @@ std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows,
   std::vector<StepPlan> steps;
   for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
     const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
-    StepPlan step;
-    step.micro_batches = best_fit(rows, std::span(order).subspan(first, last - first), together, token_budget);
-    for (const MicroBatch& micro : step.micro_batches) {
-      step.tokens += micro.tokens;
-      for (const int index : micro.rows) {
-        step.trained += trained_tokens(rows[static_cast<size_t>(index)]);
-        step.weight += trained_weight(rows[static_cast<size_t>(index)]);
-      }
-    }
-    steps.push_back(std::move(step));
+    steps.push_back(step_of(rows, std::span(order).subspan(first, last - first), together, token_budget));
   }
   return steps;
+}
+
+StepPlan pack_step(std::span<const TrainRow> rows, int64_t token_budget) {
+  check(rows, 1);
+  std::vector<int> all(rows.size());
+  std::iota(all.begin(), all.end(), 0);
+  return step_of(rows, all, 1, token_budget);
 }
 
 std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget, int together) {

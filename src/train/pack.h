@@ -18,6 +18,7 @@ struct TrainRow {
   double weight = 1;             // preference tuning: what the answer, or the pair of which it is the first, counts
   bool wanted = true;            // false: preference tuning makes this answer less likely
   std::vector<std::vector<TeacherToken>> teacher{};  // distillation from a file: of each trained token, in their order
+  size_t answer = 0;  // on-policy distillation: where the answer begins, what stands before it is the prompt
 };
 
 // Positions that a row's loss needs: those before its last trained token. What follows is never computed.
@@ -48,6 +49,9 @@ struct StepPlan {
 // trained.
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
                                  int epoch, int together = 1);
+
+// All rows as one step, packed in the same way.
+StepPlan pack_step(std::span<const TrainRow> rows, int64_t token_budget);
 
 // The same packing in the order of the data and with no notion of steps, for evaluation.
 std::vector<MicroBatch> pack_in_order(std::span<const TrainRow> rows, int64_t token_budget, int together = 1);

@@ -13,6 +13,7 @@
 #include "train/checkpoint.h"
 #include "train/divergence.h"
 #include "train/finite_weights.h"
+#include "train/on_policy.h"
 #include "train/preference.h"
 #include "train/smoothed.h"
 #include "train/train_ops.h"
@@ -31,6 +32,29 @@ void check_preference(const PreferenceConfig& c, std::span<const TrainRow> rows)
   for (size_t i = 0; i < rows.size(); i += 2)
     if (!rows[i].wanted || rows[i + 1].wanted)
       throw Error(fmt::format("row {}: a pair is a right answer and, after it, a wrong one", rows[i].row));
+}
+
+void check_on_policy(const TrainConfig& config, std::span<const TrainRow> rows) {
+  const DistillConfig& c = *config.distill;
+  const OnPolicyConfig& own = c.on_policy;
+  const auto refuse = [](const std::string& what) { throw Error("training settings: " + what); };
+  if (!(own.share >= 0) || own.share > 1)
+    refuse(fmt::format("the share of the student's own answers is {}; it must be from 0 to 1", own.share));
+  if (own.share == 0) return;
+  if (!(own.temperature >= 0) || !std::isfinite(own.temperature))
+    refuse(fmt::format("the temperature of the student's answers is {}; it must be 0 or more", own.temperature));
+  if (own.max_new_tokens < 1)
+    refuse(fmt::format("the student's answers have at most {} tokens; it must be 1 or more", own.max_new_tokens));
+  if (c.teacher == nullptr) refuse("the student's own answers need a teacher that runs beside, no saved tokens");
+  if (c.weight != 1)
+    refuse(fmt::format("the teacher's weight is {}, but the student's own answers have no right tokens for the rest; "
+                       "set it to 1",
+                       c.weight));
+  if (config.weights.train)
+    refuse("the student's own answers need an adapter: all weights would have to be packed anew for every step");
+  for (const TrainRow& row : rows)
+    if (row.answer == 0 || row.answer >= row.tokens.size())
+      throw Error(fmt::format("row {}: it has no prompt that the student could answer", row.row));
 }
 
 void check_distill(const DistillConfig& c, const Model& model, std::span<const TrainRow> rows) {
@@ -78,6 +102,7 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
   if (rows.empty()) throw Error("there are no rows to train on");
   if (c.preference) check_preference(*c.preference, rows);
   if (c.distill) check_distill(*c.distill, model, rows);
+  if (c.distill) check_on_policy(c, rows);
   if (c.preference && c.distill) refuse("preference tuning and distillation at once; choose one");
   for (const TrainRow& row : rows)
     if (computed_tokens(row) > model.config.context)
@@ -129,6 +154,9 @@ class Run {
       distiller_.emplace(*config.distill, train_rows, config.precision);
       dev_distiller_.emplace(*config.distill, dev_rows, config.precision);
     }
+    if (config.distill && config.distill->on_policy.share > 0)
+      student_.emplace(model, *trainable_.lora, config.distill->on_policy, config.precision, train_rows,
+                       config.batch_rows, config.seed);
     if (config.preference) measure_reference();  // before a checkpoint's values replace those of the start
     if (!config.checkpoint.empty()) {
       identity_ = run_identity(model, config, train_rows, dev_rows);
@@ -187,8 +215,16 @@ class Run {
 
   // False where the run was cancelled; the step then counts as not begun.
   bool take_step() {
-    const StepPlan& plan = plan_of(state_.step);
     const double begin = now();
+    const StepPlan& planned = plan_of(state_.step);
+    std::optional<StudentAnswers::Step> own;
+    if (student_) {
+      own = student_->answer(planned.micro_batches, state_.step / per_epoch_, callbacks_.cancelled);
+      if (!own) return false;
+      sampled_in_step_ = own->sampled_tokens;
+    }
+    const std::span<const TrainRow> rows = own ? std::span<const TrainRow>(own->rows) : train_;
+    const StepPlan plan = own ? pack_step(rows, config_.token_budget) : planned;
     double loss = 0;
     int64_t micro_done = 0;
     if (preference_) preference_->begin(ops_, plan.micro_batches);
@@ -197,13 +233,13 @@ class Run {
         zero_gradients(optimizer_.parameters());
         return false;
       }
-      const TrainBatch batch = make_batch(train_, micro);
+      const TrainBatch batch = make_batch(rows, micro);
       const auto dropout_step = static_cast<uint64_t>(state_.micro_batches + micro_done);
       const double part =
           preference_  ? ops_.loss_and_gradients(batch, preference_->loss_of(batch), dropout_step)
           : distiller_ ? ops_.loss_and_gradients(batch, plan.weight, distiller_->loss_of(batch), dropout_step)
                        : ops_.loss_and_gradients(batch, plan.weight, dropout_step);
-      if (!std::isfinite(part)) fail("the loss is not a finite number", micro);
+      if (!std::isfinite(part)) fail("the loss is not a finite number", rows, micro);
       loss += part;
       ++micro_done;
       report(micro.tokens);
@@ -211,11 +247,11 @@ class Run {
     HistoryPoint point;
     point.learning_rate = learning_rate(schedule_, static_cast<int>(state_.step));
     point.gradient_norm = optimizer_.step(point.learning_rate);
-    if (!std::isfinite(point.gradient_norm)) fail("the gradient is not a finite number", rows_of(plan));
+    if (!std::isfinite(point.gradient_norm)) fail("the gradient is not a finite number", rows, rows_of(plan));
     if (const auto found = watch_.add(loss, point.gradient_norm))
       fail(fmt::format("the {} has exploded, {:.4g} where the steps before had at most {:.4g},",
                        found->gradient ? "gradient's norm" : "loss", found->value, found->highest),
-           rows_of(plan));
+           rows, rows_of(plan));
     smoothed_.add(loss);
     const double end = now();
     ++state_.step;
@@ -224,6 +260,14 @@ class Run {
     state_.trained_tokens += plan.trained;
     state_.seconds = end - started_;
     in_step_ = 0;
+    if (own) {
+      state_.sampled_tokens += own->sampled_tokens;
+      point.sampled_tokens = state_.sampled_tokens;
+      // Answers are longer or shorter than the rows' own: what is to come follows from what was.
+      total_tokens_ = static_cast<double>(state_.tokens) * static_cast<double>(total_steps_) /
+                      static_cast<double>(state_.step);
+    }
+    sampled_in_step_ = 0;
     point.step = state_.step;
     point.tokens = state_.tokens;
     point.loss = loss;
@@ -319,6 +363,7 @@ class Run {
                             last_step_->loss, last_step_->gradient_norm, last_step_->learning_rate);
       if (last_step_->peak_share) detail += fmt::format("  {:.0f} % of peak", 100 * *last_step_->peak_share);
     }
+    if (student_) detail += fmt::format("  {} sampled", state_.sampled_tokens + sampled_in_step_);
     if (last_dev_loss_) detail += fmt::format("  dev {:.3f}", *last_dev_loss_);
     if (last_metric_) detail += fmt::format("  exact {:.1f} %", 100 * *last_metric_);
     const double done = static_cast<double>(state_.tokens + in_step_);
@@ -332,9 +377,9 @@ class Run {
     return all;
   }
 
-  [[noreturn]] void fail(const std::string& what, const MicroBatch& micro) {
+  [[noreturn]] void fail(const std::string& what, std::span<const TrainRow> data, const MicroBatch& micro) {
     std::vector<int> rows;
-    for (const int index : micro.rows) rows.push_back(train_[static_cast<size_t>(index)].row);
+    for (const int index : micro.rows) rows.push_back(data[static_cast<size_t>(index)].row);
     std::sort(rows.begin(), rows.end());
     std::string kept;
     if (callbacks_.keep_last_good) {
@@ -386,6 +431,7 @@ class Run {
   RunState state_;
   std::optional<Preference> preference_, dev_preference_;  // of the training and of the dev rows
   std::optional<Distiller> distiller_, dev_distiller_;     // likewise
+  std::optional<StudentAnswers> student_;                  // of on-policy distillation
   std::vector<StepPlan> plan_;
   int64_t planned_epoch_ = -1;
   DivergenceWatch watch_;
@@ -396,6 +442,7 @@ class Run {
   double first_seconds_ = 0;  // where this part of the run began
   int64_t first_tokens_ = 0;
   int64_t in_step_ = 0;  // tokens of the step that is on its way
+  int64_t sampled_in_step_ = 0;
   std::optional<HistoryPoint> last_step_;
   std::optional<double> last_dev_loss_, last_metric_;
 };

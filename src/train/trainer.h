@@ -13,6 +13,7 @@
 #include "core/progress.h"
 #include "models/model.h"
 #include "train/distill.h"
+#include "train/history.h"
 #include "train/memory_plan.h"
 #include "train/optimizer.h"
 #include "train/pack.h"
@@ -53,23 +54,6 @@ struct TrainConfig {
 
   // Neighbours in the data that are one row to everything here: a right and a wrong answer.
   int together() const { return preference && preference->pairs() ? 2 : 1; }
-};
-
-// One optimizer step, or the evaluation before the first (step 0).
-struct HistoryPoint {
-  int64_t step = 0;
-  int64_t tokens = 0;  // computed so far
-  double loss = 0;     // mean over the step's trained tokens
-  double smoothed_loss = 0;  // smoothed.h
-  double learning_rate = 0;
-  double gradient_norm = 0;  // before clipping
-  double tokens_per_second = 0;
-  std::optional<double> peak_share;  // of TrainCallbacks::peak_operations (train_work.h)
-  double seconds_left = 0;           // until the last step, at the rate so far
-  double seconds = 0;  // since the start, earlier parts of a resumed run included
-  std::optional<double> dev_loss;
-  std::optional<double> metric;
-  std::optional<double> dev_accuracy, dev_margin;  // of preference tuning (PreferenceMeasure)
 };
 
 struct TrainCallbacks {

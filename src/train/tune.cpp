@@ -75,6 +75,10 @@ std::string objective_of(const Job& job) {
                                                             : fmt::format("JSD with beta {:g}", d.beta),
                                    teacher);
     if (d.temperature != 1) text += fmt::format(" at temperature {:g}", d.temperature);
+    if (d.on_policy > 0)
+      text += fmt::format(", over the student's own answers in {:g} % of the rows (temperature {:g}, at most {} "
+                          "tokens)",
+                          100 * d.on_policy, d.sample_temperature, d.max_new_tokens);
     if (d.weight < 1) text += fmt::format(", weight {:g}, and the answers' cross-entropy", d.weight);
     return text;
   }
@@ -256,24 +260,6 @@ void note_own_tools(TrainingData& data) {
 
 }  // namespace
 
-Json point_to_json(const HistoryPoint& p) {
-  Json point{{"step", p.step},
-             {"tokens", p.tokens},
-             {"loss", p.loss},
-             {"smoothed_loss", p.smoothed_loss},
-             {"learning_rate", p.learning_rate},
-             {"gradient_norm", p.gradient_norm},
-             {"tokens_per_second", p.tokens_per_second},
-             {"seconds", p.seconds}};
-  if (p.step > 0) point["seconds_left"] = p.seconds_left;
-  if (p.peak_share) point["peak_share"] = *p.peak_share;
-  if (p.dev_loss) point["dev_loss"] = *p.dev_loss;
-  if (p.metric) point["metric"] = *p.metric;
-  if (p.dev_accuracy) point["dev_reward_accuracy"] = *p.dev_accuracy;
-  if (p.dev_margin) point["dev_reward_margin"] = *p.dev_margin;
-  return point;
-}
-
 TrainingData prepare_training(const Job& job, const PromptStyle& style, const RewriteRows& rewrite) {
   TrainingData out;
   const auto file = job.tuning_file();
@@ -318,6 +304,7 @@ TrainingData prepare_training(const Job& job, const PromptStyle& style, const Re
     EncodedRow& encoded = answers.own;
     TrainRow train{encoded.tokens, encoded.trained, row.number, token_weights(row, encoded, job.train.text_weight)};
     train.weight = row.weight;
+    train.answer = encoded.answer;
     if (trained_tokens(train) == 0)
       throw Error(
           fmt::format("{}: row {} would train on no token; give it calls or an answer", file.string(), row.number));
@@ -456,6 +443,7 @@ TrainConfig train_config(const Job& job, const Teacher* teacher) {
     distill.beta = static_cast<float>(d.beta);
     distill.temperature = static_cast<float>(d.temperature);
     distill.weight = static_cast<float>(d.weight);
+    distill.on_policy = {d.on_policy, static_cast<float>(d.sample_temperature), d.max_new_tokens};
     if (teacher != nullptr) {
       distill.teacher = teacher->model.get();
       distill.teacher_adapter = teacher->adapter.get();

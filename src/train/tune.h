@@ -57,9 +57,6 @@ std::shared_ptr<const Teacher> load_teacher(const Job& job, const Tokenizer& stu
 
 TrainConfig train_config(const Job& job, const Teacher* teacher = nullptr);
 
-// A step as history.json and --json have it: what isn't known is left out.
-Json point_to_json(const HistoryPoint& point);
-
 // A finished run: runs/<time>/adapter (PEFT, with the job manifest beside it), or the trained model with the manifest in
 // it, and history.json.
 struct TunedRun {

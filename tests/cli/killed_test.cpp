@@ -100,6 +100,37 @@ TEST_F(Killed, TwentyTimesAtAnyMomentAndTheAdapterIsTheSameByteForByte) {
   EXPECT_GE(finished, 1);
 }
 
+TEST_F(Killed, AStudentThatAnswersItselfEndsTheSameToo) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  ASSERT_EQ(test::thimble("--threads 1 tune " + job()).status, 0);
+  fs::copy(run() / "adapter", folder_ / "teacher");
+  fs::remove(folder_ / "teacher/thimble_job.json");  // of another job
+  fs::remove_all(folder_ / "runs");
+  write_job("[distill]\nteacher = \"" + test::stories_model().string() +
+                "\"\nadapter = \"teacher\"\nkind = \"jsd\"\non_policy = 0.6\nmax_new_tokens = 24\n",
+            "", kEveryStep);
+  const auto begin = Clock::now();
+  const test::Result told = test::thimble("--threads 1 tune --json " + job());
+  const double whole = std::chrono::duration<double>(Clock::now() - begin).count();
+  ASSERT_EQ(told.status, 0) << told.err;
+  EXPECT_THAT(told.err, HasSubstr("over the student's own answers in 60 % of the rows"));
+  EXPECT_THAT(told.out, HasSubstr("\"sampled_tokens\":"));
+  const auto expected = bytes_of(run());
+  fs::remove_all(folder_ / "runs");
+  std::mt19937 random(11);
+  for (int kills = 0; kills < 6; ++kills) {
+    const pid_t child = start();
+    std::this_thread::sleep_for(
+        std::chrono::duration<double>(std::uniform_real_distribution<double>(whole / 3, whole)(random)));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    if (holds("finished")) break;
+  }
+  while (!holds("finished")) ASSERT_EQ(test::thimble("--threads 1 tune " + job()).status, 0);
+  EXPECT_EQ(bytes_of(run()), expected);
+}
+
 TEST_F(Killed, TheSameCommandSaysThatItGoesOnAndWhyItDoesNot) {
   THIMBLE_REQUIRE_STORIES();
   write_job("", "", kEveryStep);

@@ -123,6 +123,10 @@ TEST_F(JobFolder, DistillationReadsItsOwnSettingsAndNoOthers) {
   EXPECT_DOUBLE_EQ(job.distill->beta, 0.3);
   EXPECT_FALSE(job.distill->sequence());
   EXPECT_EQ(load("[distill]\nfrom = \"distill.jsonl\"\n").distill->from, "distill.jsonl");
+  const Job own = load("[distill]\nteacher = \"t\"\non_policy = 0.5\nsample_temperature = 0\nmax_new_tokens = 40\n");
+  EXPECT_DOUBLE_EQ(own.distill->on_policy, 0.5);
+  EXPECT_DOUBLE_EQ(own.distill->sample_temperature, 0);
+  EXPECT_EQ(own.distill->max_new_tokens, 40);
   for (const auto& [toml, said] :
        {std::pair{"kind = \"jsd\"", "needs a teacher"},
         {"teacher = \"t\"\nkind = \"kl\"", "distill.kind must be"},
@@ -130,6 +134,14 @@ TEST_F(JobFolder, DistillationReadsItsOwnSettingsAndNoOthers) {
         {"from = \"d.jsonl\"\ntemperature = 2", "unknown key 'distill.temperature'"},
         {"from = \"test.jsonl\"", "not test.jsonl"},
         {"teacher = \"t\"\nkind = \"sequence\"\nweight = 0.5", "unknown key 'distill.weight'"},
+        {"teacher = \"t\"\non_policy = 1.5", "a share between 0 and 1"},
+        {"teacher = \"t\"\non_policy = 1\nsample_temperature = -1", "0 or more"},
+        {"teacher = \"t\"\non_policy = 1\nmax_new_tokens = 0", "at least 1"},
+        {"teacher = \"t\"\non_policy = 1\nweight = 0.5", "distill.weight has no effect with on_policy"},
+        {"from = \"d.jsonl\"\non_policy = 1", "distill.from has no effect with on_policy"},
+        {"teacher = \"t\"\nmax_new_tokens = 5", "distill.max_new_tokens has no effect without on_policy"},
+        {"teacher = \"t\"\nkind = \"sequence\"\non_policy = 1", "distill.on_policy has no effect with kind"},
+        {"teacher = \"t\"\non_policy = 1\n[train]\nmethod = \"full\"", "distill.on_policy needs an adapter"},
         {"teacher = \"t\"\n[preference]\nloss = \"dpo\"", "can't be learned from at once"}})
     EXPECT_THAT(error(std::string("[distill]\n") + toml), testing::HasSubstr(said)) << toml;
 }
