@@ -333,7 +333,7 @@ TEST_F(Cli, ASweepWritesTheWinnersSettingsBesideTheJobsAndChangesNothing) {
   EXPECT_FALSE(fs::exists(folder_ / "runs"));
   const std::string settings = test::text_of(folder_ / "sweep.toml");
   EXPECT_NE(settings.find("[train]\nlearning_rate = "), std::string::npos) << settings;
-  const Result brief = thimble("tune --sweep --minutes 0.01 " + job());
+  const Result brief = thimble("tune --sweep --minutes 0.001 " + job());
   EXPECT_EQ(brief.status, 2);
   EXPECT_NE(brief.err.find("give --minutes"), std::string::npos) << brief.err;
   EXPECT_EQ(thimble("tune --minutes 5 " + job()).status, 2);
