@@ -10,6 +10,7 @@
 #include "calls/constraint.h"
 #include "calls/validate.h"
 #include "core/error.h"
+#include "data/argument_order.h"
 #include "data/fold.h"
 #include "data/similar.h"
 
@@ -156,6 +157,21 @@ void note_duplicates(std::span<const Row> rows, std::string_view where, CheckRep
   note(near, "rows that are nearly the same as another row (in brackets)");
 }
 
+// Tools whose arguments most requests name in another order than their schema.
+void note_argument_orders(std::span<const Row> rows, std::span<const Tool> tools, std::string_view where,
+                          CheckReport& report) {
+  constexpr size_t kEnough = 100;
+  for (const ArgumentOrder& o : argument_orders(rows, tools)) {
+    if (o.pairs < kEnough || o.in_better_order < o.in_order + o.pairs / 4) continue;
+    const double pairs = static_cast<double>(o.pairs) / 100;
+    report.notes.push_back(fmt::format(
+        "{}: answers list the arguments of {} as its properties stand; of two of them, requests name the first first "
+        "in {:.0f} %; with the properties {} in this order it would be {:.0f} %.",
+        where, o.tool, static_cast<double>(o.in_order) / pairs, fmt::join(o.better, ", "),
+        static_cast<double>(o.in_better_order) / pairs));
+  }
+}
+
 // Turns that no chat template means: two of the same speaker, or a tool's that nobody called.
 void check_turns(const Row& row, const std::string& place, CheckReport& report) {
   for (size_t i = 0; i < row.turns.size(); ++i) {
@@ -236,6 +252,7 @@ CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, s
   }
   check_calls(rows, tools, where, report);
   note_duplicates(rows, where, report);
+  note_argument_orders(rows, tools, where, report);
   return report;
 }
 

@@ -23,8 +23,9 @@ struct CheckReport {
 // answer text, which no constrained answer can be; two turns in a row of one speaker, or a tool's that nobody called;
 // unknown tools; arguments that the tool's schema rejects or does not list; a `missing` argument beside calls; tools
 // that can't be held to while decoding; a rejected answer that is empty or the right one. Notes: requests that stand
-// several times, with the same calls or with others, and near duplicates. A row's own tools replace `tools`. Answers
-// that are not wanted (rejected, or label false) may break every schema.
+// several times, with the same calls or with others, and near duplicates; tools whose arguments most requests name in
+// another order than their schema. A row's own tools replace `tools`. Answers that are not wanted (rejected, or label
+// false) may break every schema.
 CheckReport check_rows(std::span<const Row> rows, std::span<const Tool> tools, std::string_view where);
 
 // Test rows need no answer text and may be alike; their calls are checked in the same way. Their answer is the right
