@@ -2,7 +2,7 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz sanitize oracle clients peers bench clean
+.PHONY: help setup build demo test fuzz sanitize oracle clients soak peers bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,10 @@ oracle: ## compare live with transformers, peft, tokenizers and jinja2 in a virt
 clients: build ## ask a server through the SDKs of OpenAI and Anthropic, 500 requests, and run examples/clients
 	@tools/setup.sh clients
 	@tests/clients/run.py --build $(BUILD)
+
+soak: build ## mixed load on a server for MINUTES=60: nothing wrong or lost, memory flat, no file left open
+	@$(BUILD)/thimble pull smollm2-135m-instruct
+	@tests/soak/soak.py --thimble $(BUILD)/thimble --minutes $(or $(MINUTES),60)
 
 peers: ## build llama.cpp and measure side by side with it and with PyTorch + PEFT (bench/peers)
 	@tools/setup.sh oracle

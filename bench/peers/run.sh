@@ -26,6 +26,8 @@ compare=(python3 bench/peers/inference.py --thimble "$build/thimble" --llama-bin
 "${compare[@]}" "${large[@]}" --tests prefill,decode,batch --pairs 3 "$@" || status=1
 python3 bench/peers/constrained_rows.py --thimble "$build/thimble" --llama-server "$bin/llama-server" \
   --model "$model" || status=1
+python3 bench/peers/serving.py --thimble "$build/thimble" --llama-server "$bin/llama-server" \
+  --model "$folder/135m-q8_0.gguf" || status=1
 english=../shared/data/wikitext/wiki.test.raw
 if [ -f "$english" ]; then
   python3 bench/peers/perplexity.py --thimble "$build/thimble" --llama-perplexity "$bin/llama-perplexity" \

@@ -136,7 +136,7 @@ int run(int argc, char** argv) {
     auto* sweep = c->add_flag("--sweep", tune.sweep,
                               "try learning rates and ranks on the dev part instead, and write the best to sweep.toml");
     c->add_option("--minutes", tune.minutes, "that the sweep may take")
-        ->check(CLI::Range(0.01, 100000.0))->capture_default_str()->needs(sweep);
+        ->check(CLI::Range(0.001, 100000.0))->capture_default_str()->needs(sweep);
   }
   {
     auto* c = command("preferences", "pairs to tune on, made of a tuned model's own wrong answers to train.jsonl",

@@ -130,13 +130,26 @@ std::vector<PreparedModel::LowRankPair> PreparedModel::packed(const LoraAdapter&
   return pairs;
 }
 
+void PreparedModel::put(int number, std::vector<LowRankPair> pairs) {
+  const auto bytes = [](const std::vector<LowRankPair>& of) {
+    size_t total = 0;
+    for (const auto& pair : of) total += pair.a.bytes() + pair.b.bytes() + pair.gains.size() * sizeof(float);
+    return total;
+  };
+  auto& kept = adapters_.at(static_cast<size_t>(number - 1));
+  adapter_bytes_ += bytes(pairs) - bytes(kept);
+  kept = std::move(pairs);
+}
+
 int PreparedModel::add_adapter(const LoraAdapter& adapter) {
-  adapters_.push_back(packed(adapter));
+  std::vector<LowRankPair> pairs = packed(adapter);
+  adapters_.emplace_back();
+  put(adapters(), std::move(pairs));
   return adapters();
 }
 
 void PreparedModel::replace_adapter(int number, const LoraAdapter& adapter) {
-  adapters_.at(static_cast<size_t>(number - 1)) = packed(adapter);
+  put(number, packed(adapter));
 }
 
 const RopeTable& PreparedModel::rope_table(const Rope& rope) const {
@@ -152,9 +165,7 @@ size_t PreparedModel::bytes() const {
   for (const auto& p : params_) total += p.size() * sizeof(float);
   for (const auto& t : tables_) total += t.empty() ? 0 : t.bytes();
   for (const auto& b : biases_) total += b.size() * sizeof(float);
-  for (const auto& pairs : adapters_)
-    for (const auto& pair : pairs) total += pair.a.bytes() + pair.b.bytes() + pair.gains.size() * sizeof(float);
-  return total;
+  return total + adapter_bytes_;
 }
 
 }  // namespace thimble

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,7 +37,7 @@ class PreparedModel {
   // Returns the adapter's number for requests: 1, 2, ... Throws Error where a module or shape doesn't fit.
   int add_adapter(const LoraAdapter& adapter);
   // Gives its memory back; no request may name it any more. Its number is not given again.
-  void drop_adapter(int number) { adapters_[static_cast<size_t>(number - 1)].clear(); }
+  void drop_adapter(int number) { put(number, {}); }
   // Puts another in an adapter's place; engines that remember requests of it must forget them (Engine::forget).
   void replace_adapter(int number, const LoraAdapter& adapter);
   int adapters() const { return static_cast<int>(adapters_.size()); }
@@ -52,11 +53,13 @@ class PreparedModel {
     return adapters_[static_cast<size_t>(number - 1)][static_cast<size_t>(layer.index)];
   }
   const RopeTable& rope_table(const Rope& rope) const;  // made once a set of frequencies
-  size_t bytes() const;                                 // packed weights, parameters and adapters
+  size_t bytes() const;                                 // packed weights, parameters and adapters. Any thread
 
  private:
   PreparedModel(std::shared_ptr<const Model> model, Model* taken, MatmulPrecision precision);
   std::vector<LowRankPair> packed(const LoraAdapter& adapter) const;
+
+  void put(int number, std::vector<LowRankPair> pairs);
 
   std::shared_ptr<const Model> model_;
   MatmulPrecision precision_;
@@ -65,6 +68,7 @@ class PreparedModel {
   std::vector<Buffer<float>> params_;   // by Param::index; empty for tables
   std::vector<Tensor> tables_;          // by Param::index; empty for others, and for the one that the head packs
   std::vector<std::vector<LowRankPair>> adapters_;
+  std::atomic<size_t> adapter_bytes_{0};
   mutable std::vector<std::pair<std::vector<float>, std::unique_ptr<RopeTable>>> rope_tables_;
 };
 

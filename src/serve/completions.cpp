@@ -57,7 +57,9 @@ std::vector<int32_t> fill_in_prompt(const Tokenizer& tokenizer, const std::strin
       {"▁<PRE>", "▁<SUF>", "▁<MID>"},
   };
   for (const auto& names : kNames) {
-    const auto prefix = tokenizer.id_of(names[0]), suffix = tokenizer.id_of(names[1]), middle = tokenizer.id_of(names[2]);
+    const auto prefix = tokenizer.id_of(names[0]);
+    const auto suffix = tokenizer.id_of(names[1]);
+    const auto middle = tokenizer.id_of(names[2]);
     if (!prefix || !suffix || !middle) continue;
     std::vector<int32_t> out{*prefix};
     const auto add = [&](const std::vector<int32_t>& tokens) { out.insert(out.end(), tokens.begin(), tokens.end()); };
@@ -237,7 +239,8 @@ void completions(Service& service, const Exchange& exchange) {
   for (const auto& prompt : tokens)
     for (const int32_t token : prompt)
       if (token < 0 || token >= tokenizer.vocab_size())
-        refuse("prompt", fmt::format("holds token {}, but the vocabulary ends at {}", token, tokenizer.vocab_size() - 1));
+        refuse("prompt",
+               fmt::format("holds token {}, but the vocabulary ends at {}", token, tokenizer.vocab_size() - 1));
   generation.prompts = std::move(tokens);
   check_room(service, static_cast<int>(generation.prompts->size()) * generation.choices);
   PreparedGeneration prepared = prepare(service.shelf, generation, service.limits);

@@ -11,7 +11,8 @@ using Phase = Exchange::State::Phase;
 Exchange::State::~State() {
   if (mailbox->ended) {
     try {
-      mailbox->ended({request, key.get(), status != 0 ? status : gone ? 499 : 500, seconds_since(begin), std::move(note)});
+      const int told = status != 0 ? status : gone ? 499 : 500;
+      mailbox->ended({request, key.get(), told, seconds_since(begin), std::move(note)});
     } catch (...) {  // a log that can't be written must not end the server
     }
   }

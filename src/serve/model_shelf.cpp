@@ -126,7 +126,8 @@ std::shared_ptr<const ServedModel> ModelShelf::open_job(const Job& job) {
                             job.folder.string(), job.folder.string(), job.base));
   const std::string base_name = name_of(job.base, base_path);
   if (base_name == job.name)
-    throw Error(fmt::format("{}: the use case has the name of its base model, '{}'; give it another name in thimble.toml",
+    throw Error(fmt::format("{}: the use case has the name of its base model, '{}'; give it another name in "
+                            "thimble.toml",
                             job.folder.string(), job.name));
   std::shared_ptr<ServedModel> tuned;
   if (whole.empty()) {

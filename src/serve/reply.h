@@ -88,8 +88,8 @@ void reply_with(Service& service, const Exchange& exchange, PreparedGeneration p
                 const std::shared_ptr<Reply>& reply) {
   check_model(exchange, *prepared.model);
   Exchange(exchange).note(prepared.model->name);
-  auto count = [guard = service.guard, exchange = Exchange(exchange), choices = prepared.choices, model = prepared.model->name,
-                      usage = Usage()](int index, const Answer& answer) mutable {
+  auto count = [guard = service.guard, exchange = Exchange(exchange), choices = prepared.choices,
+                model = prepared.model->name, usage = Usage()](int index, const Answer& answer) mutable {
     const bool first = index % choices == 0;
     usage.add(answer, first);
     exchange.note(fmt::format("{}, {} + {} tokens", model, usage.prompt, usage.completion));

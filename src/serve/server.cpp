@@ -79,7 +79,8 @@ HttpResponse refusal(const Admission& admission, const HttpRequest& request) {
   const HttpResponse& refused = *admission.refusal;
   if (refused.status < 400 || !is_messages_path(request.path)) return refused;
   const Json error = parse_json(refused.body, "the guard's answer").at("error");
-  HttpResponse out = messages_error_response(ApiError(refused.status, error.at("message").get<std::string>()), request.id);
+  const ApiError same(refused.status, error.at("message").get<std::string>());
+  HttpResponse out = messages_error_response(same, request.id);
   out.headers.insert(out.headers.end(), refused.headers.begin(), refused.headers.end());
   return out;
 }
