@@ -204,6 +204,12 @@ def main():
             got = json.load(urllib.request.urlopen(urllib.request.Request(
                 f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode())))
             expected.append((body, said(got["choices"][0]["message"])))
+        draw = random.Random(args.seed)
+        for _ in range(40):  # touches all of the cache's memory, which is taken as it is needed
+            prompt = [draw.randrange(1000, 40000) for _ in range(300)]
+            urllib.request.urlopen(urllib.request.Request(
+                f"http://127.0.0.1:{port}/v1/completions",
+                json.dumps({"prompt": prompt, "max_tokens": 4}).encode())).read()
         soak = Soak(port, expected, args.seed)
         seconds = args.minutes * 60
         asyncio.run(soak.run(args.clients, min(seconds / 3, 120)))  # fills the caches
