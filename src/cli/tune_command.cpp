@@ -72,8 +72,12 @@ void print_plan(const TrainingData& data, const MemoryPlan& plan, const TrainCon
     fmt::print(out, "to fit into that, {} layers are computed a second time on the way back\n", plan.recomputed_blocks);
   if (plan.teacher > 0) fmt::print(out, "of it the teacher: {}\n", mb(plan.teacher));
   if (plan.student > 0) fmt::print(out, "of it the student that answers: {}\n", mb(plan.student));
-  fmt::print(out, "{} optimizer steps of {} rows, learning rate {:g}, {} on {}\n\n",
-             planned_steps(config, data.train.size()), config.batch_rows, config.learning_rate,
+  fmt::print(out, "{} optimizer steps of {} rows{}, learning rate {:g}, {} on {}\n\n",
+             planned_steps(config, data.train.size()), config.batch_rows,
+             config.revisit < 1 ? fmt::format(" (after the first epoch the {:g} % with most trouble)",
+                                              100 * config.revisit)
+                                : "",
+             config.learning_rate,
              config.precision == GemmPrecision::kBF16 ? "bf16" : "f32",
              config.weights.train ? "all weights"
                                   : fmt::format("{} rank {}", config.lora.dora ? "DoRA" : "LoRA", config.lora.rank));

@@ -181,6 +181,7 @@ void read_train(Section s, TrainSettings& t) {
   s.choice("schedule", t.schedule, {"cosine", "linear", "constant"}, "\"cosine\", \"linear\" or \"constant\"");
   s.read<double>("warmup", t.warmup, kFraction, "a share between 0 and 1");
   s.read<double>("epochs", t.epochs, [](const double& v) { return v > 0; }, "above 0");
+  s.read<double>("revisit", t.revisit, [](const double& v) { return v > 0 && v <= 1; }, "above 0, at most 1");
   s.read<int>("batch_rows", t.batch_rows, kPositive, "at least 1");
   s.read<int>("max_tokens", t.max_tokens, kPositive, "at least 1");
   s.choice("too_long", t.too_long, {"refuse", "drop", "cut"}, "\"refuse\", \"drop\" or \"cut\"");

@@ -26,6 +26,7 @@ struct TrainSettings {
   std::string schedule = "cosine";  // cosine | linear | constant, after the warm-up
   double warmup = 0.05;             // share of all steps
   double epochs = 3;
+  double revisit = 1;               // share of the rows, the hardest, that epochs after the first visit
   int batch_rows = 16;              // rows an optimizer step
   int max_tokens = 1024;            // most tokens a row
   std::string too_long = "refuse";  // refuse | drop | cut (cut.h)

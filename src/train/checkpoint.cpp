@@ -18,7 +18,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kStateKey = "thimble.train";
-constexpr int kVersion = 4;
+constexpr int kVersion = 5;
 
 // FNV-1a (Fowler, Noll and Vo) over whole words: tells changed data from unchanged, no more.
 struct Fingerprint {
@@ -146,6 +146,7 @@ RunIdentity run_identity(const Model& model, const TrainConfig& c, std::span<con
       {"decay", fmt::format("{}", static_cast<int>(c.decay))},
       {"warm-up share", fmt::format("{}", c.warmup_share)},
       {"epochs", fmt::format("{}", c.epochs)},
+      {"revisited share", fmt::format("{}", c.revisit)},
       {"batch rows", fmt::format("{}", c.batch_rows)},
       {"token budget", fmt::format("{}", c.token_budget)},
       {"neftune", fmt::format("{}", c.neftune)},
@@ -181,6 +182,7 @@ void save_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
       {"evaluations_since_best", s.evaluations_since_best},
       {"has_best", !s.best.empty()},
       {"history", std::move(history)},
+      {"revisits", s.revisits.to_json()},
   };
   std::vector<TensorSource> tensors;
   const auto& parameters = optimizer.parameters();
@@ -215,7 +217,7 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
   const MappedFile mapped(path);
   const SafetensorsFile file = parse_safetensors(mapped.bytes(), place);
   const json state = state_of(file, place);
-  RunState loaded;
+  RunState loaded = s;
   int64_t optimizer_steps = 0;
   bool has_best = false;
   try {
@@ -233,6 +235,8 @@ bool load_checkpoint(const std::filesystem::path& path, const RunIdentity& ident
     loaded.best_metric = optional_number(state.at("best_metric"));
     loaded.evaluations_since_best = state.at("evaluations_since_best");
     has_best = state.at("has_best");
+    loaded.revisits.read_json(state.at("revisits"));
+    loaded.history.clear();
     for (const json& point : state.at("history")) loaded.history.push_back(point_from_json(point));
   } catch (const json::exception& error) {
     throw Error(fmt::format("{}: broken state ({}); start anew with --fresh", place, error.what()));

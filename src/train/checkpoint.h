@@ -10,12 +10,14 @@
 
 #include "train/optimizer.h"
 #include "train/pack.h"
+#include "train/revisits.h"
 #include "train/trainer.h"
 
 namespace thimble {
 
 // Where a run stands between two optimizer steps, beside the parameters and the optimizer's moments.
 struct RunState {
+  explicit RunState(size_t train_rows = 0) : revisits(train_rows) {}
   int64_t step = 0;           // optimizer steps taken
   int64_t micro_batches = 0;  // done; what dropout's randomness is keyed by
   int64_t tokens = 0;
@@ -28,6 +30,7 @@ struct RunState {
   int evaluations_since_best = 0;
   std::vector<float> best;  // the parameters' values at the best evaluation, in their order; empty before the first
   std::vector<HistoryPoint> history;
+  Revisits revisits;
 };
 
 // What a run must have in common with a checkpoint to go on from it: name -> value, compared and named in errors.

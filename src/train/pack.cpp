@@ -103,6 +103,21 @@ StepPlan step_of(std::span<const TrainRow> rows, std::span<const int> chosen, in
   return step;
 }
 
+// Groups of rows in an order of their own for every epoch, batch_rows of them a step.
+std::vector<StepPlan> pack_shuffled(std::span<const TrainRow> rows, std::vector<int> order, int batch_rows,
+                                    int64_t token_budget, uint64_t seed, int epoch, int together) {
+  if (batch_rows < 1) throw Error(fmt::format("batch_rows is {}; it must be at least 1", batch_rows));
+  Random random(seed ^ (0x9e3779b97f4a7c15u * (static_cast<uint64_t>(epoch) + 1)));
+  random.shuffle(order);
+
+  std::vector<StepPlan> steps;
+  for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
+    const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
+    steps.push_back(step_of(rows, std::span(order).subspan(first, last - first), together, token_budget));
+  }
+  return steps;
+}
+
 }  // namespace
 
 int64_t computed_tokens(const TrainRow& row) {
@@ -126,18 +141,15 @@ double trained_weight(const TrainRow& row) {
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
                                  int epoch, int together) {
   check(rows, together);
-  if (batch_rows < 1) throw Error(fmt::format("batch_rows is {}; it must be at least 1", batch_rows));
-  std::vector<int> order(rows.size() / static_cast<size_t>(together));
-  std::iota(order.begin(), order.end(), 0);
-  Random random(seed ^ (0x9e3779b97f4a7c15u * (static_cast<uint64_t>(epoch) + 1)));
-  random.shuffle(order);
+  std::vector<int> all(rows.size() / static_cast<size_t>(together));
+  std::iota(all.begin(), all.end(), 0);
+  return pack_shuffled(rows, std::move(all), batch_rows, token_budget, seed, epoch, together);
+}
 
-  std::vector<StepPlan> steps;
-  for (size_t first = 0; first < order.size(); first += static_cast<size_t>(batch_rows)) {
-    const size_t last = std::min(order.size(), first + static_cast<size_t>(batch_rows));
-    steps.push_back(step_of(rows, std::span(order).subspan(first, last - first), together, token_budget));
-  }
-  return steps;
+std::vector<StepPlan> pack_epoch_of(std::span<const int> chosen, std::span<const TrainRow> rows, int batch_rows,
+                                    int64_t token_budget, uint64_t seed, int epoch) {
+  check(rows, 1);
+  return pack_shuffled(rows, {chosen.begin(), chosen.end()}, batch_rows, token_budget, seed, epoch, 1);
 }
 
 StepPlan pack_step(std::span<const TrainRow> rows, int64_t token_budget) {

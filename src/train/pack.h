@@ -49,6 +49,9 @@ struct StepPlan {
 // trained.
 std::vector<StepPlan> pack_epoch(std::span<const TrainRow> rows, int batch_rows, int64_t token_budget, uint64_t seed,
                                  int epoch, int together = 1);
+// The same of some of the rows alone, by their index.
+std::vector<StepPlan> pack_epoch_of(std::span<const int> chosen, std::span<const TrainRow> rows, int batch_rows,
+                                    int64_t token_budget, uint64_t seed, int epoch);
 
 // All rows as one step, packed in the same way.
 StepPlan pack_step(std::span<const TrainRow> rows, int64_t token_budget);

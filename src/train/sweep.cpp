@@ -99,7 +99,7 @@ class Sweep {
   }
 
   TrainResult train_for(TrainConfig config, int64_t steps) {
-    config.epochs = static_cast<double>(steps) / static_cast<double>(steps_per_epoch(config, train_.size()));
+    config.epochs = epochs_of(config, train_.size(), steps);
     std::atomic<bool> stop{false};
     TrainCallbacks inner;
     inner.cancelled = &stop;

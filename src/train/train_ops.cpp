@@ -33,14 +33,6 @@ CrossEntropy cross_entropy_of(const HeadRows& rows) {
   return args;
 }
 
-// The weighted sum of the tokens' losses.
-double token_losses(const HeadRows& rows) {
-  CrossEntropy args = cross_entropy_of(rows);
-  args.row_weights = rows.weights.data();
-  args.dhead = rows.dhead;
-  return cross_entropy(args);
-}
-
 // A token's gradient is its weight times that of its own loss, so the head runs once for losses and gradients, unless
 // its own gradient is wanted too: that is a sum over tokens.
 HeadLoss combined(const LossOfTokens& loss) {
@@ -63,6 +55,19 @@ HeadLoss combined(const LossOfTokens& loss) {
 }
 
 }  // namespace
+
+HeadLoss cross_entropy_loss(std::vector<float>* losses) {
+  return [losses](const HeadRows& rows) {
+    CrossEntropy args = cross_entropy_of(rows);
+    args.row_weights = rows.weights.data();
+    args.dhead = rows.dhead;
+    if (losses != nullptr) {
+      losses->resize(static_cast<size_t>(rows.rows));
+      args.row_losses = losses->data();
+    }
+    return cross_entropy(args);
+  };
+}
 
 TrainOps::TrainOps(const Model& model, const Trained& trained, Options options)
     : model_(model), trained_(trained), options_(options) {
@@ -385,9 +390,11 @@ double TrainOps::loss(const TrainBatch& batch, double normalizer, const HeadLoss
 }
 
 double TrainOps::loss_and_gradients(const TrainBatch& batch, double normalizer, uint64_t dropout_step) {
-  return loss_and_gradients(batch, normalizer, token_losses, dropout_step);
+  return loss_and_gradients(batch, normalizer, cross_entropy_loss(), dropout_step);
 }
-double TrainOps::loss(const TrainBatch& batch, double normalizer) { return loss(batch, normalizer, token_losses); }
+double TrainOps::loss(const TrainBatch& batch, double normalizer) {
+  return loss(batch, normalizer, cross_entropy_loss());
+}
 double TrainOps::loss_and_gradients(const TrainBatch& batch, const LossOfTokens& loss, uint64_t dropout_step) {
   return loss_and_gradients(batch, 1, combined(loss), dropout_step);
 }

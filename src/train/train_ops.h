@@ -38,6 +38,9 @@ struct HeadRows {
 };
 using HeadLoss = std::function<double(const HeadRows& rows)>;
 
+// The weighted sum of the tokens' cross-entropies, which `losses` gets one by one, not weighted; null: not wanted.
+HeadLoss cross_entropy_loss(std::vector<float>* losses = nullptr);
+
 // Computes a model's calls with the training kernels and records what backward needs. Made once for a run; every
 // batch goes through one of the calls below. Gradients are made only for what is trained and for the activations above
 // the lowest of it.

@@ -88,6 +88,10 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
   if (!(c.epochs > 0) || c.epochs > 10000) refuse(fmt::format("epochs is {}; choose above 0 to 10000", c.epochs));
   if (!(c.warmup_share >= 0) || c.warmup_share > 1)
     refuse(fmt::format("warm-up share is {}; it must be from 0 to 1", c.warmup_share));
+  if (!(c.revisit > 0) || c.revisit > 1)
+    refuse(fmt::format("revisit is {}; it must be above 0, at most 1", c.revisit));
+  if (c.revisit < 1 && (c.preference || c.distill))
+    refuse("revisit goes by the loss of right answers; with preference tuning and distillation leave it at 1");
   if (c.batch_rows < 1) refuse(fmt::format("batch_rows is {}; it must be at least 1", c.batch_rows));
   if (c.token_budget < 1) refuse(fmt::format("token budget is {}; it must be at least 1", c.token_budget));
   if (c.evaluations < 0) refuse(fmt::format("evaluations is {}; it must be 0 or more", c.evaluations));
@@ -108,6 +112,22 @@ void check(const Model& model, const TrainConfig& c, std::span<const TrainRow> r
     if (computed_tokens(row) > model.config.context)
       throw Error(fmt::format("row {}: {} tokens, but the model reads at most {}; cut the row or leave it out", row.row,
                               row.tokens.size(), model.config.context));
+}
+
+// How a run's steps fall into epochs.
+struct EpochSteps {
+  int64_t first = 1, later = 1;  // of the first epoch, and of each after it
+  int64_t epoch(int64_t step) const { return step < first ? 0 : 1 + (step - first) / later; }
+  int64_t begin(int64_t epoch) const { return epoch == 0 ? 0 : first + (epoch - 1) * later; }
+};
+size_t revisited_rows(const TrainConfig& config, size_t rows) {
+  return static_cast<size_t>(std::max<int64_t>(1, std::llround(config.revisit * static_cast<double>(rows))));
+}
+EpochSteps epoch_steps(const TrainConfig& config, size_t rows) {
+  const auto steps = [&](size_t count) {
+    return (static_cast<int64_t>(count) / config.together() + config.batch_rows - 1) / config.batch_rows;
+  };
+  return {steps(rows), config.revisit < 1 ? steps(revisited_rows(config, rows)) : steps(rows)};
 }
 
 double mean_loss(TrainOps& ops, std::span<const TrainRow> rows, int64_t token_budget,
@@ -139,7 +159,8 @@ class Run {
               .neftune = static_cast<float>(config.neftune)}),
         optimizer_(trainable_.parameters(), config.optimizer),
         total_steps_(planned_steps(config, train_rows.size())),
-        per_epoch_(steps_per_epoch(config, train_rows.size())) {
+        epochs_(epoch_steps(config, train_rows.size())),
+        state_(train_rows.size()) {
     optimizer_.reduce = callbacks.reduce;
     schedule_ = {.peak = config.learning_rate,
                  .warmup_steps = static_cast<int>(std::lround(config.warmup_share * static_cast<double>(total_steps_))),
@@ -149,7 +170,7 @@ class Run {
     plan_of(0);
     for (const StepPlan& step : plan_) epoch_tokens += step.tokens;
     total_tokens_ =
-        static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(per_epoch_);
+        static_cast<double>(epoch_tokens) * static_cast<double>(total_steps_) / static_cast<double>(epochs_.first);
     if (config.distill) {
       distiller_.emplace(*config.distill, train_rows, config.precision);
       dev_distiller_.emplace(*config.distill, dev_rows, config.precision);
@@ -164,6 +185,7 @@ class Run {
     }
     for (const HistoryPoint& point : state_.history) {
       if (point.step == 0) continue;
+      begin_epoch_of(point.step - 1);
       smoothed_.add(point.loss);
       watch_.add(point.loss, point.gradient_norm);
     }
@@ -204,13 +226,22 @@ class Run {
   }
 
   const StepPlan& plan_of(int64_t step) {
-    const int64_t epoch = step / per_epoch_;
+    const int64_t epoch = epochs_.epoch(step);
     if (epoch != planned_epoch_) {
-      plan_ = pack_epoch(train_, config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch),
-                         config_.together());
+      if (epoch > 0 && config_.revisit < 1)
+        plan_ = pack_epoch_of(state_.revisits.of_epoch(epoch, revisited_rows(config_, train_.size())), train_,
+                              config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch));
+      else
+        plan_ = pack_epoch(train_, config_.batch_rows, config_.token_budget, config_.seed, static_cast<int>(epoch),
+                           config_.together());
       planned_epoch_ = epoch;
     }
-    return plan_[static_cast<size_t>(step % per_epoch_)];
+    return plan_[static_cast<size_t>(step - epochs_.begin(epoch))];
+  }
+
+  // Where only rows with much trouble come from now on, losses and gradients are larger without anything being wrong.
+  void begin_epoch_of(int64_t step) {
+    if (config_.revisit < 1 && step == epochs_.begin(epochs_.epoch(step))) watch_ = {};
   }
 
   // False where the run was cancelled; the step then counts as not begun.
@@ -219,7 +250,7 @@ class Run {
     const StepPlan& planned = plan_of(state_.step);
     std::optional<StudentAnswers::Step> own;
     if (student_) {
-      own = student_->answer(planned.micro_batches, state_.step / per_epoch_, callbacks_.cancelled);
+      own = student_->answer(planned.micro_batches, epochs_.epoch(state_.step), callbacks_.cancelled);
       if (!own) return false;
       sampled_in_step_ = own->sampled_tokens;
     }
@@ -227,6 +258,9 @@ class Run {
     const StepPlan plan = own ? pack_step(rows, config_.token_budget) : planned;
     double loss = 0;
     int64_t micro_done = 0;
+    std::vector<float> token_losses;
+    std::vector<Revisits::RowLoss> row_losses;
+    begin_epoch_of(state_.step);
     if (preference_) preference_->begin(ops_, plan.micro_batches);
     for (const MicroBatch& micro : plan.micro_batches) {
       if (is_cancelled()) {
@@ -238,8 +272,9 @@ class Run {
       const double part =
           preference_  ? ops_.loss_and_gradients(batch, preference_->loss_of(batch), dropout_step)
           : distiller_ ? ops_.loss_and_gradients(batch, plan.weight, distiller_->loss_of(batch), dropout_step)
-                       : ops_.loss_and_gradients(batch, plan.weight, dropout_step);
+                       : ops_.loss_and_gradients(batch, plan.weight, cross_entropy_loss(&token_losses), dropout_step);
       if (!std::isfinite(part)) fail("the loss is not a finite number", rows, micro);
+      if (config_.revisit < 1) Revisits::collect(batch, token_losses, row_losses);
       loss += part;
       ++micro_done;
       report(micro.tokens);
@@ -253,6 +288,7 @@ class Run {
                        found->gradient ? "gradient's norm" : "loss", found->value, found->highest),
            rows, rows_of(plan));
     smoothed_.add(loss);
+    state_.revisits.add_step(row_losses);
     const double end = now();
     ++state_.step;
     state_.micro_batches += micro_done;
@@ -425,7 +461,7 @@ class Run {
   Optimizer optimizer_;
   Schedule schedule_;
   int64_t total_steps_;
-  int64_t per_epoch_;
+  EpochSteps epochs_;
   double total_tokens_ = 0;
   RunIdentity identity_;
   RunState state_;
@@ -449,13 +485,17 @@ class Run {
 
 }  // namespace
 
-int64_t steps_per_epoch(const TrainConfig& config, size_t rows) {
-  return (static_cast<int64_t>(rows) / config.together() + config.batch_rows - 1) / config.batch_rows;
+int64_t planned_steps(const TrainConfig& config, size_t rows) {
+  const EpochSteps steps = epoch_steps(config, rows);
+  const double first = std::min(config.epochs, 1.0), later = config.epochs - first;
+  return std::max<int64_t>(1, std::llround(first * static_cast<double>(steps.first) +
+                                           later * static_cast<double>(steps.later)));
 }
 
-int64_t planned_steps(const TrainConfig& config, size_t rows) {
-  const double steps = config.epochs * static_cast<double>(steps_per_epoch(config, rows));
-  return std::max<int64_t>(1, std::llround(steps));
+double epochs_of(const TrainConfig& config, size_t rows, int64_t steps) {
+  const EpochSteps in = epoch_steps(config, rows);
+  return steps <= in.first ? static_cast<double>(steps) / static_cast<double>(in.first)
+                           : 1 + static_cast<double>(steps - in.first) / static_cast<double>(in.later);
 }
 
 Trainable make_trainable(const Model& model, const TrainConfig& config) {

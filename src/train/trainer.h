@@ -34,6 +34,7 @@ struct TrainConfig {
   Decay decay = Decay::kCosine;
   double warmup_share = 0.05;   // of all steps
   double epochs = 3;            // parts of one too
+  double revisit = 1;           // share of the rows that epochs after the first visit (revisits.h)
   int batch_rows = 16;          // rows an optimizer step
   int64_t token_budget = 2048;  // tokens a micro-batch
   uint64_t seed = 1;
@@ -103,7 +104,7 @@ Trainable make_trainable(const Model& model, const TrainConfig& config);
 double evaluate_loss(const Model& model, const Trained& trained, std::span<const TrainRow> rows, GemmPrecision precision,
                      int64_t token_budget);
 
-int64_t steps_per_epoch(const TrainConfig& config, size_t rows);
 int64_t planned_steps(const TrainConfig& config, size_t rows);
+double epochs_of(const TrainConfig& config, size_t rows, int64_t steps);  // how many have so many steps
 
 }  // namespace thimble

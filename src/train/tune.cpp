@@ -411,6 +411,7 @@ TrainConfig train_config(const Job& job, const Teacher* teacher) {
   c.decay = t.schedule == "linear" ? Decay::kLinear : t.schedule == "constant" ? Decay::kConstant : Decay::kCosine;
   c.warmup_share = t.warmup;
   c.epochs = t.epochs;
+  c.revisit = t.revisit;
   c.batch_rows = t.batch_rows;
   c.seed = t.seed;
   c.precision = t.precision == "f32" ? GemmPrecision::kF32 : GemmPrecision::kBF16;

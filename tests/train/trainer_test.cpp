@@ -8,12 +8,14 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "data/job.h"
 #include "tensor/quantize.h"
 #include "train/checkpoint.h"
+#include "train/revisits.h"
 #include "train/oracle_case.h"
 
 namespace thimble {
@@ -124,6 +126,7 @@ TrainConfig config_of(const std::string& what) {
   config.lora.dropout = 0.1f;
   config.lora.dora = what == "dora";
   config.lora.plus = what == "lora_plus" ? 4.0f : 1.0f;
+  if (what == "revisits") config.revisit = 0.3, config.epochs = 12;
   if (what == "lora_8bit") config.lora.rank = 64;  // tensors large enough for 8 bits
   config.optimizer.eight_bit = what.ends_with("8bit") || what == "no_master";
   config.weights.train = what.starts_with("full") || what == "no_master";
@@ -161,9 +164,64 @@ TEST_P(InterruptedRun, GoesOnToTheBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Trainer, InterruptedRun,
-                         testing::Values("lora", "lora_plus", "lora_8bit", "dora", "full", "full_8bit", "full_bf16",
-                                         "no_master"),
+                         testing::Values("lora", "lora_plus", "revisits", "lora_8bit", "dora", "full", "full_8bit",
+                                         "full_bf16", "no_master"),
                          [](const auto& info) { return std::string(info.param); });
+
+// Rows that no rule gives the answers of stay hard, and epochs after the first come back to them.
+TEST(Trainer, VisitsAgainWhatIsHard) {
+  std::vector<TrainRow> rows = some_rows(64, 1);
+  Random random(5);
+  for (size_t i = 0; i < rows.size(); i += 8)
+    for (size_t t = 3; t < rows[i].tokens.size(); ++t) rows[i].tokens[t] = static_cast<int32_t>(random.below(40));
+  TrainConfig config = small_config();
+  config.epochs = 1 + 56;
+  config.revisit = 0.125;
+  EXPECT_EQ(planned_steps(config, rows.size()), 8 + 56);
+  EXPECT_EQ(epochs_of(config, rows.size(), 8 + 56), 57);
+  const TrainResult result = train(*tiny(), config, rows, {});
+  const auto loss_of = [&](const TrainResult& of, size_t from, size_t step) {
+    std::vector<TrainRow> some;
+    for (size_t i = from; i < rows.size(); i += step) some.push_back(rows[i]);
+    return evaluate_loss(*tiny(), of.trained, some, GemmPrecision::kF32, 60);
+  };
+  config.revisit = 1;
+  config.epochs = 8;  // as many steps
+  const TrainResult plain = train(*tiny(), config, rows, {});
+  EXPECT_EQ(plain.steps, result.steps);
+  EXPECT_LT(loss_of(result, 0, 8), 0.95 * loss_of(plain, 0, 8));
+}
+
+TEST(Revisits, GoByTheAnswersWholeLossAgainstThatOfItsTime) {
+  Revisits revisits(6);
+  // Everything is hard at first; row 1 a little less than row 0. Later, row 3 is hard among easy ones.
+  revisits.add_step(std::vector<Revisits::RowLoss>{{0, 20}, {1, 10}});
+  for (int i = 0; i < 200; ++i) revisits.add_step(std::vector<Revisits::RowLoss>{{2, 1}, {3, 3}, {4, 0.5}, {5, 1.5}});
+  EXPECT_EQ(revisits.of_epoch(1, 2), (std::vector<int>{0, 3}));
+  // Within an epoch what is learned changes nothing, also not over a checkpoint.
+  revisits.add_step(std::vector<Revisits::RowLoss>{{0, 0.1}, {3, 0.1}});
+  Revisits again(6);
+  again.read_json(revisits.to_json());
+  EXPECT_EQ(again.of_epoch(1, 2), (std::vector<int>{0, 3}));
+  EXPECT_EQ(again.of_epoch(2, 2), revisits.of_epoch(2, 2));
+  EXPECT_EQ(again.of_epoch(2, 2), (std::vector<int>{1, 5}));
+  Revisits other(5);
+  EXPECT_THROW(other.read_json(revisits.to_json()), Error);
+}
+
+TEST(Revisits, ARowsLossIsTheWeightedSumOfItsTokens) {
+  TrainBatch batch;
+  batch.weights = {0, 1, 0.5f, 0, 2};
+  batch.rows = {7, 7, 7, 9, 9};
+  batch.tokens.resize(5);
+  std::vector<Revisits::RowLoss> rows;
+  Revisits::collect(batch, std::vector<float>{1, 4, 0.25f}, rows);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].row, 7);
+  EXPECT_EQ(rows[0].loss, 3.0);
+  EXPECT_EQ(rows[1].row, 9);
+  EXPECT_EQ(rows[1].loss, 0.5);
+}
 
 TEST(Trainer, LessMemoryForTheOptimizerLearnsNearlyTheSame) {
   const auto rows = some_rows(60, 1), dev = some_rows(12, 2);
@@ -401,6 +459,9 @@ TEST(Trainer, RefusesSettingsAndRowsThatMakeNoSense) {
   };
   EXPECT_THAT(error_with([](TrainConfig& c) { c.learning_rate = 0; }), testing::HasSubstr("learning rate"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.epochs = -1; }), testing::HasSubstr("epochs"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.revisit = 0; }), testing::HasSubstr("revisit"));
+  EXPECT_THAT(error_with([](TrainConfig& c) { c.revisit = 0.5, c.preference.emplace().loss = PreferenceLoss::kKto; }),
+              testing::HasSubstr("revisit"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.batch_rows = 0; }), testing::HasSubstr("batch_rows"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.rank = 0; }), testing::HasSubstr("rank"));
   EXPECT_THAT(error_with([](TrainConfig& c) { c.lora.dropout = 1; }), testing::HasSubstr("dropout"));
