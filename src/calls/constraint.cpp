@@ -55,6 +55,11 @@ bool Constraint::accept(int32_t token) {
   if (token < 0 || static_cast<size_t>(token) >= accepts.size() || !accepts[static_cast<size_t>(token)]) return false;
   return !state_->matcher.IsTerminated() && state_->matcher.AcceptToken(token);
 }
+bool Constraint::allows(int32_t token) {
+  if (!accept(token)) return false;
+  rollback(1);
+  return true;
+}
 std::span<const uint32_t> Constraint::call_openers() const { return state_->compiled->call_openers; }
 bool Constraint::finished() const { return state_->matcher.IsTerminated(); }
 bool Constraint::may_stop() const { return !finished() && state_->matcher.IsCompleted(); }

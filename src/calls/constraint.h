@@ -50,6 +50,9 @@ class Constraint {
   void mask(std::span<uint32_t> bits);
   // Takes one token; false, and nothing changes, where the grammar does not allow it.
   bool accept(int32_t token);
+  // Whether mask() would set this token's bit. It takes about a microsecond; a mask may take milliseconds: near the
+  // end of a string with a maxLength, much of the vocabulary is looked at token by token.
+  bool allows(int32_t token);
   bool finished() const;      // a stop token was accepted
   bool may_stop() const;      // the answer is whole: a stop token may come next
   // Tokens that begin a call block where an answer begins; empty where the grammar leaves no choice between calls and

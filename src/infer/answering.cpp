@@ -42,10 +42,12 @@ void Answering::begin() {
   take_forced();
 }
 
-// Asks the constraint what may come next; gives how many tokens.
-int Answering::allowed_tokens() {
+// Asks the constraint for all that may come next; gives how many tokens.
+int Answering::make_mask() {
   allowed_.assign(words_, 0);
   constraint_->mask(allowed_);
+  masked_ = true;
+  ++answer_.masks;
   int count = 0;
   for (const uint32_t word : allowed_) count += std::popcount(word);
   return count;
@@ -72,8 +74,14 @@ std::vector<int32_t> Answering::canonical(const std::string& text) const {
 
 void Answering::take_forced() {
   while (!finished_) {
-    const int count = allowed_tokens();
-    if (count == 0) return finish(FinishReason::kStop);  // the grammar ended, and the end token was ignored
+    masked_ = false;
+    forced_end_ = -1;
+    if (constraint_->finished()) return finish(FinishReason::kStop);  // and the end token was ignored
+    const std::string text = constraint_->forced();
+    // Elsewhere there is a choice, or as good as ever, and the mask may never be needed (Sampler::sample).
+    if (text.empty() && !constraint_->may_stop()) return;
+    const int count = make_mask();
+    if (count == 0) return finish(FinishReason::kStop);
     if (count == 1) {
       for (size_t i = 0; i < allowed_.size(); ++i)
         if (allowed_[i] != 0) {
@@ -83,9 +91,11 @@ void Answering::take_forced() {
       continue;
     }
     // The last token is left to the model: what comes after the forced text may belong to it.
-    const std::vector<int32_t> tokens = canonical(constraint_->forced());
+    const std::vector<int32_t> tokens = canonical(text);
     for (size_t i = 0; i + 1 < tokens.size() && !finished_; ++i) say_forced(tokens[i]);
-    if (tokens.size() < 2) return;
+    if (tokens.size() >= 2) continue;
+    if (!tokens.empty()) forced_end_ = tokens.front();
+    return;
   }
 }
 
@@ -100,17 +110,33 @@ void Answering::note(LogProbs known) {
   if (request_.top_log_probs > 0) answer_.top_log_probs.push_back(std::move(known.top));
 }
 
-void Answering::decide(std::span<const float> logits) {
+// -1 where the vocabulary can't write what the constraint asks for.
+int32_t Answering::choose(std::span<const float> logits) {
   if (!constraint_) {
     allowed_.clear();
   } else if (const auto openers = constraint_->call_openers(); answer_.tokens.empty() && !openers.empty()) {
+    if (!masked_) make_mask();
     answer_.call_probability = decide_call(logits, allowed_, openers, request_.call_threshold);
+  } else if (!masked_) {  // and the answer can't end here
+    return sampler_.sample(
+        logits, [this](int32_t token) { return constraint_->allows(token); },
+        [this] {
+          make_mask();
+          return std::span<const uint32_t>(allowed_);
+        });
   }
   if (static_cast<int>(answer_.tokens.size()) < request_.min_tokens)
     forbid(allowed_, logits.size(), tokenizer_.end_ids());
-  const int32_t token = sampler_.sample(logits, allowed_);
-  if (request_.log_probs || request_.top_log_probs > 0)
+  return sampler_.sample(logits, allowed_);
+}
+
+void Answering::decide(std::span<const float> logits) {
+  const int32_t token = choose(logits);
+  if (token < 0) return finish(FinishReason::kStop);
+  if (request_.log_probs || request_.top_log_probs > 0) {
+    if (constraint_ && !masked_) make_mask();
     note(log_probs(logits, allowed_, token, request_.top_log_probs));
+  }
   say(token);
   if (constraint_ && !finished_) take_forced();
 }
@@ -171,8 +197,15 @@ void Answering::finish(FinishReason reason) {
 
 Answering::Guess Answering::look_up(SpeculationOdds& odds, int running) {
   if (!drafter_) drafter_.emplace(text());
-  std::vector<int32_t> tokens = drafter_->draft(odds, running, static_cast<int>(left()) - 1);
-  return {possible(std::move(tokens)), drafter_->matched()};
+  std::vector<int32_t> tokens = possible(drafter_->draft(odds, running, static_cast<int>(left()) - 1));
+  if (forced_end_ >= 0 && (tokens.empty() || tokens.front() != forced_end_))
+    if (Guess end = go_on(odds, running); !end.tokens.empty()) return end;
+  return {std::move(tokens), drafter_->matched()};
+}
+
+Answering::Guess Answering::go_on(SpeculationOdds& odds, int running) {
+  if (forced_end_ < 0 || !odds.pays(SpeculationOdds::kForcedText, running)) return {};
+  return {possible({forced_end_}), SpeculationOdds::kForcedText};
 }
 
 std::vector<int32_t> Answering::text() const {

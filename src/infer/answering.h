@@ -40,6 +40,9 @@ class Answering {
     int source = 0;
   };
   Guess look_up(SpeculationOdds& odds, int running);
+  // The token with which forced text ends. It is the model's to choose, because what follows may belong to it, but
+  // there are few others. look_up() gives it too, where it finds nothing that begins with it.
+  Guess go_on(SpeculationOdds& odds, int running);
   std::vector<int32_t> text() const;  // tokens of the prompt and of what was said
   // As many of the tokens from the front as the constraint lets follow and the answer has room for.
   std::vector<int32_t> possible(std::vector<int32_t> tokens);
@@ -55,8 +58,9 @@ class Answering {
   Answer& answer() { return answer_; }
 
  private:
-  int allowed_tokens();
+  int make_mask();
   void take_forced();
+  int32_t choose(std::span<const float> logits);
   std::vector<int32_t> canonical(const std::string& text) const;
   void say_forced(int32_t token);
   void note(LogProbs known);  // where they were asked for
@@ -71,7 +75,9 @@ class Answering {
   std::deque<int32_t> known_;
   Sampler sampler_;
   std::unique_ptr<Constraint> constraint_;
-  std::vector<uint32_t> allowed_;  // of the next token; empty: all
+  std::vector<uint32_t> allowed_;  // of the next token; empty: all. Where there is a constraint, only if it was asked:
+  bool masked_ = false;
+  int32_t forced_end_ = -1;  // the token that writes what is left of a forced text; -1: none is left
   std::optional<LookupDrafter> drafter_;
   StreamDecoder decoder_;
   std::string unsent_;  // text that may yet be the beginning of a stop string

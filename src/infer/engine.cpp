@@ -168,7 +168,10 @@ void Engine::guess() {
       static_cast<int>(std::ranges::count_if(running_, [](const Running& r) { return !r.waits_for_prompt; }));
   std::vector<Running*> unguessed;
   for (Running& r : running_) {
-    if (r.waits_for_prompt) continue;
+    if (r.waits_for_prompt) {
+      r.guess = r.answering->go_on(odds_, std::max(deciding, 1));
+      continue;
+    }
     r.guess = r.answering->look_up(odds_, deciding);
     if (r.guess.tokens.empty() && r.answering->left() > 1) unguessed.push_back(&r);
   }

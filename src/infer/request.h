@@ -54,6 +54,7 @@ struct Answer {
   int cut_tokens = 0;         // of the prompt, because it was too long
   int cached_tokens = 0;      // of the prompt, found in the cache
   int forced_tokens = 0;      // of the answer: the constraint left no choice
+  int masks = 0;              // times the constraint was asked for all tokens that may come next
   int drafted_tokens = 0;     // guessed by look-up ...
   int accepted_tokens = 0;    // ... and right
   std::optional<double> call_probability;  // of opening a call, where the constraint left the choice

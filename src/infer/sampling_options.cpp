@@ -49,6 +49,8 @@ bool SamplingOptions::penalizes() const {
   return repeat_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0 || dry_multiplier > 0;
 }
 
+bool SamplingOptions::filters() const { return top_k > 0 || typical < 1 || top_p < 1 || min_p > 0; }
+
 void check(const SamplingOptions& o, int32_t vocab) {
   for (const Real& r : kReals) {
     const float value = o.*r.value;

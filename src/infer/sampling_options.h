@@ -46,6 +46,7 @@ struct SamplingOptions {
   uint64_t seed = 0;
 
   bool penalizes() const;  // whether the choice depends on earlier tokens
+  bool filters() const;    // whether steps 5 to 8 leave anything out
 };
 
 // Throws Error naming the option that is out of its range, or the biased token beyond the vocabulary.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "calls/hermes.h"
+#include "calls/json.h"
 #include "calls/tool.h"
 #include "calls/validate.h"
 #include "core/atomic_file.h"
@@ -136,6 +137,50 @@ TEST(Constraint, SpecialTokensAreNeverAllowedAndTheStopTokenEnds) {
   EXPECT_TRUE(constraint->finished());
   EXPECT_FALSE(allowed('H'));
   EXPECT_FALSE(constraint->accept('H'));
+}
+
+// Whether asking for each token says the same as the mask, and changes nothing, along random walks.
+TEST(Constraint, AllowsOneTokenWhereTheMaskDoes) {
+  const Json schema = parse_json(R"({"type": "object", "additionalProperties": false,
+    "required": ["title", "at", "tags"], "properties": {"title": {"type": "string", "maxLength": 20},
+    "at": {"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"},
+    "tags": {"type": "array", "maxItems": 2, "items": {"enum": ["the first", "the last", "10"]}}}})",
+                                 "schema");
+  const std::vector<ConstraintSet> sets = {
+      factory().compile({}, {.mode = CallMode::kForbidden, .text_schema = &schema}),
+      factory().compile(two_tools()),
+      factory().compile(two_tools(), {.mode = CallMode::kRequired, .plan = true}),
+  };
+  const size_t words = (table().bytes.size() + 31) / 32;
+  Random random(3);
+  int refused = 0, finished = 0;
+  for (const ConstraintSet& set : sets)
+    for (int walk = 0; walk < 8; ++walk) {
+      const auto constraint = set.start();
+      std::string text;
+      for (int step = 0; step < 150 && !constraint->finished(); ++step) {
+        std::vector<uint32_t> before(words), after(words);
+        constraint->mask(before);
+        std::vector<int32_t> allowed;
+        for (size_t id = 0; id < table().bytes.size(); ++id) {
+          const bool may = ((before[id / 32] >> (id % 32)) & 1) != 0;
+          ASSERT_EQ(constraint->allows(static_cast<int32_t>(id)), may) << text << " and then token " << id;
+          if (may) allowed.push_back(static_cast<int32_t>(id));
+          refused += may ? 0 : 1;
+        }
+        EXPECT_FALSE(constraint->allows(-1));
+        EXPECT_FALSE(constraint->allows(static_cast<int32_t>(table().bytes.size())));
+        constraint->mask(after);
+        ASSERT_EQ(before, after) << text;
+        ASSERT_FALSE(allowed.empty()) << text;
+        const int32_t token = allowed[random.below(allowed.size())];
+        ASSERT_TRUE(constraint->accept(token));
+        text += table().bytes[static_cast<size_t>(token)];
+      }
+      finished += constraint->finished() ? 1 : 0;
+    }
+  EXPECT_GT(refused, 10'000);
+  EXPECT_GT(finished, 3);
 }
 
 TEST(Constraint, RollsBackAndForks) {

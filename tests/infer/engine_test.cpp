@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 
+#include "calls/json.h"
 #include "calls/tool.h"
 #include "core/error.h"
 #include "core/random.h"
@@ -294,6 +295,50 @@ TEST(Engine, WritesForcedTextInTheTokenizersOwnTokens) {
   ASSERT_GE(whole.size(), a.tokens.size());
   EXPECT_TRUE(std::equal(a.tokens.begin(), a.tokens.begin() + 10, whole.end() - static_cast<int>(a.tokens.size())));
   EXPECT_GE(a.forced_tokens, static_cast<int>(a.tokens.size()) - 2);
+}
+
+// Every token that the model chose is the likeliest of those that the constraint allows there, though the engine looked
+// at all of those in few places only.
+TEST(Engine, ChoosesWhatTheMaskAllowsAndSeldomMakesIt) {
+  THIMBLE_REQUIRE_STORIES();
+  const Json schema = parse_json(R"({"type": "object", "additionalProperties": false, "required": ["story", "names"],
+    "properties": {"story": {"type": "string", "maxLength": 150},
+                   "names": {"type": "array", "maxItems": 3, "items": {"type": "string", "maxLength": 20}}}})",
+                                 "schema");
+  Engine e = engine();
+  const int32_t vocab = e.model().model().config.vocab;
+  const ConstraintSet set =
+      ConstraintFactory(table_of(e)).compile({}, {.mode = CallMode::kForbidden, .text_schema = &schema});
+  for (const bool log_probs : {false, true}) {
+    GenerateRequest request = greedy(e, "Once upon a time", 160);
+    request.constraint = &set;
+    request.log_probs = log_probs;
+    std::vector<int32_t> text = request.prompt;
+    const Answer a = one(e, std::move(request));
+    const auto constraint = set.start();
+    std::vector<uint32_t> allowed((table_of(e).bytes.size() + 31) / 32);
+    int chosen = 0, likeliest = 0;
+    for (size_t i = 0; i < a.tokens.size(); ++i) {
+      if (constraint->forced().empty()) {
+        std::vector<float> row;
+        e.logits(text, 0, [&](int64_t, int64_t, const float* values) { row.assign(values, values + vocab); },
+                 static_cast<int64_t>(text.size()) - 1);
+        constraint->mask(allowed);
+        EXPECT_EQ(argmax(row, allowed), a.tokens[i]) << i << " of " << a.text;
+        const float log_prob = row[static_cast<size_t>(a.tokens[i])] - log_sum_exp(row, allowed);
+        if (log_probs) EXPECT_NEAR(a.log_probs[i], log_prob, 1e-4);
+        ++chosen;
+        likeliest += argmax(row) == a.tokens[i] ? 1 : 0;
+      }
+      ASSERT_TRUE(constraint->accept(a.tokens[i]));
+      text.push_back(a.tokens[i]);
+    }
+    EXPECT_GT(chosen, 40) << a.text;
+    EXPECT_LT(likeliest, chosen) << "the constraint forbade nothing";
+    const int forced = static_cast<int>(a.tokens.size()) - chosen;
+    if (log_probs) EXPECT_GE(a.masks, chosen);
+    else EXPECT_LE(a.masks, chosen - likeliest + forced + 1) << a.text;
+  }
 }
 
 TEST(Engine, AnswersForSeveralAdaptersInOneBatch) {

@@ -176,6 +176,65 @@ TEST_F(SamplerTest, DrawsAsOftenAsTheDistributionSays) {
   }
 }
 
+// --- Where the mask is made only if need be
+
+std::function<bool(int32_t)> asks(const std::vector<uint32_t>& mask) {
+  return [&mask](int32_t token) { return is_allowed(mask, token); };
+}
+
+TEST_F(SamplerTest, ChoosesAsWithTheMaskAndMakesItWhereItMust) {
+  const std::vector<float> logits = random_logits(1000, 5, 1.5f);
+  std::vector<float> broken(1000, NAN);
+  const std::vector<uint32_t> mask(32, 0x5b5b5b5au), none(32, 0u);
+  std::vector<SamplingOptions> all = ways();
+  all.push_back({});
+  all.push_back({.repeat_penalty = 1.5f, .logit_bias = {{7, 4}, {9, 5}}});
+  for (SamplingOptions options : all) {
+    SCOPED_TRACE(options.temperature);
+    options.seed = 8;
+    Sampler sampler(options);
+    sampler.prime(std::vector<int32_t>{1, 2, 3, 4, 1, 2});
+    const auto expected = sampler.distribution(logits, mask);
+    std::map<int32_t, int> counts;
+    int made = 0;
+    constexpr int kDraws = 5000;
+    for (int i = 0; i < kDraws; ++i)
+      ++counts[sampler.sample(logits, asks(mask), [&] { return ++made, std::span<const uint32_t>(mask); })];
+    double chi = 0, rare = 0;
+    int cells = 0, rare_count = 0, seen = 0;
+    for (const TokenProbability& t : expected) {
+      const double wanted = t.probability * kDraws;
+      seen += counts[t.token];
+      if (wanted < 5) rare += wanted, rare_count += counts[t.token];
+      else chi += (counts[t.token] - wanted) * (counts[t.token] - wanted) / wanted, ++cells;
+    }
+    if (rare > 5) chi += (rare_count - rare) * (rare_count - rare) / rare, ++cells;
+    EXPECT_EQ(seen, kDraws) << "a token that is not allowed";
+    EXPECT_LE(chi, cells - 1 + 4 * std::sqrt(2.0 * (cells - 1))) << cells << " cells";
+    if (options.temperature > 0 && options.filters()) EXPECT_EQ(made, kDraws);
+    else EXPECT_LT(made, kDraws / 2);
+    EXPECT_TRUE(is_allowed(mask, sampler.sample(broken, asks(mask), [&] { return std::span<const uint32_t>(mask); })));
+    EXPECT_EQ(sampler.sample(logits, asks(none), [&] { return std::span<const uint32_t>(none); }), -1);
+  }
+}
+
+TEST_F(SamplerTest, GreedyNeedsNoMaskWhereALikelyTokenIsAllowed) {
+  const std::vector<uint32_t> first = {0b00010u}, second = {0b10000u};
+  int made = 0;
+  const auto ask = [&](const std::vector<uint32_t>& mask) {
+    return Sampler({}).sample(kLogits, asks(mask), [&] { return ++made, std::span<const uint32_t>(mask); });
+  };
+  EXPECT_EQ(ask(first), 1);
+  EXPECT_EQ(ask(second), 4);
+  EXPECT_EQ(made, 0);
+  std::vector<float> falling(1000);
+  for (size_t i = 0; i < falling.size(); ++i) falling[i] = -static_cast<float>(i);
+  std::vector<uint32_t> late(32);
+  late[5] = late[7] = 1;
+  EXPECT_EQ(Sampler({}).sample(falling, asks(late), [&] { return ++made, std::span<const uint32_t>(late); }), 160);
+  EXPECT_EQ(made, 1);
+}
+
 TEST_F(SamplerTest, DrawsOneNumberATokenAndNoneWhenGreedy) {
   const std::vector<float> flat(700, 0.5f), broken(700, NAN), logits = random_logits(700, 1);
   std::vector<uint32_t> single(22);
