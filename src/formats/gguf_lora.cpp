@@ -69,9 +69,12 @@ void write_gguf_lora(const std::filesystem::path& file, const LoraAdapter& adapt
 }
 
 LoraAdapter read_gguf_lora(const std::filesystem::path& file, const ModelConfig& base) {
-  const std::string place = file.string();
   const MappedFile mapped(file);
-  const GgufFile gguf = parse_gguf(mapped.bytes(), place);
+  return parse_gguf_lora(mapped.bytes(), file.string(), base);
+}
+
+LoraAdapter parse_gguf_lora(std::span<const std::byte> bytes, const std::string& place, const ModelConfig& base) {
+  const GgufFile gguf = parse_gguf(bytes, place);
   const auto expect = [&](const char* key, const std::string& value) {
     const std::string found = gguf.string(key).value_or("nothing");
     if (found != value)

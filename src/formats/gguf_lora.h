@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <span>
+#include <string>
 
 #include "formats/adapter.h"
 #include "formats/model_config.h"
@@ -19,5 +22,7 @@ void write_gguf_lora(const std::filesystem::path& file, const LoraAdapter& adapt
 // Throws Error where the file is another kind of GGUF, has tensors that are no LoRA's or of different ranks, or is
 // incomplete.
 LoraAdapter read_gguf_lora(const std::filesystem::path& file, const ModelConfig& base);
+// The same of a file's bytes; `place` names it in errors.
+LoraAdapter parse_gguf_lora(std::span<const std::byte> bytes, const std::string& place, const ModelConfig& base);
 
 }  // namespace thimble
