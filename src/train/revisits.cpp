@@ -11,7 +11,8 @@ namespace thimble {
 void Revisits::collect(const TrainBatch& batch, std::span<const float> losses, std::vector<RowLoss>& rows) {
   for_trained(batch, [&](size_t number, size_t position, int row) {
     if (rows.empty() || rows.back().row != row) rows.push_back({row, 0});
-    rows.back().loss += static_cast<double>(batch.weights[position]) * static_cast<double>(losses[number]);
+    rows.back().loss =
+        std::max(rows.back().loss, static_cast<double>(batch.weights[position]) * static_cast<double>(losses[number]));
   });
 }
 

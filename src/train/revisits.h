@@ -12,13 +12,15 @@ namespace thimble {
 // Which rows the epochs after the first visit: those that gave the model most trouble when it last saw them (selective
 // backpropagation, Jiang et al. 2019, arXiv 1910.00762). What it writes right already takes no time again.
 //
-// A row's trouble is the loss of its whole answer, -log of the probability to write just that, over the mean of the
-// rows that were trained on around it: so rows that came while the model knew little are not taken for hard ones.
+// A row's trouble is the weighted loss of the token of its answer that the model expected least, over the mean of the
+// rows that were trained on around it: so rows that came while the model knew little are not taken for hard ones. The
+// worst token and not their sum, because it is what makes an answer wrong, and long answers in free words, of which no
+// model knows every word, would be all that is visited.
 class Revisits {
  public:
   struct RowLoss {
     int row;      // index into the data
-    double loss;  // weighted sum over its trained tokens
+    double loss;  // weighted, the largest of its trained tokens'
   };
   // Adds the rows of a micro-batch, whose trained tokens had these losses, in the batch's order.
   static void collect(const TrainBatch& batch, std::span<const float> losses, std::vector<RowLoss>& rows);
@@ -35,7 +37,7 @@ class Revisits {
 
  private:
   std::vector<double> trouble_;  // [rows]
-  double typical_ = 0;           // loss of a row, exponential mean over some thirty steps; 0: no step yet
+  double typical_ = 0;           // RowLoss::loss, exponential mean over some thirty steps; 0: no step yet
   int64_t epoch_ = -1;           // that rows_ are of
   std::vector<int> rows_;
 };
