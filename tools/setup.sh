@@ -13,7 +13,7 @@ what=${1:-build}
 build_packages=(g++ cmake ninja-build pkg-config ccache mold python3 python3-pip ca-certificates
   libfmt-dev nlohmann-json3-dev libsimdjson-dev libcurl4-openssl-dev libssl-dev zlib1g-dev
   libpcre2-dev libutf8proc-dev libcli11-dev libedit-dev libtomlplusplus-dev
-  libboost1.81-dev libseccomp-dev)
+  libboost1.81-dev libseccomp-dev libsqlite3-dev)
 test_packages=(chromium openssl libgtest-dev libgmock-dev clang-19 libclang-rt-19-dev)
 oracle_packages=(python3-venv)
 

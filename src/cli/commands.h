@@ -81,6 +81,8 @@ struct ServeOptions {
   int memory_mb = 0;        // of models and caches; 0: what is free
   bool speculate = true;
   bool quiet = false;  // no line a request
+  std::filesystem::path log_contents;  // what is asked and answered goes there; empty: nowhere
+  int keep_contents = 0;               // days; 0: for ever
 };
 struct TuneOptions {
   std::filesystem::path job;

@@ -228,6 +228,12 @@ int run(int argc, char** argv) {
         ->check(CLI::Range(1, 1 << 20))
         ->capture_default_str();
     c->add_flag("-q,--quiet", serve.quiet, "no line a request on standard error");
+    auto* contents_option =
+        c->add_option("--log-contents", serve.log_contents,
+                      "store what is asked and answered in this SQLite file, in plain text (default: nowhere)");
+    c->add_option("--keep-contents", serve.keep_contents, "days, after which it is deleted there (default: never)")
+        ->needs(contents_option)
+        ->check(CLI::Range(1, 36500));
     c->add_option("--time-limit", serve.time_limit, "seconds from a request to its answer's end (0: none); 408 beyond")
         ->check(CLI::Range(0.0, 1e9))
         ->capture_default_str();

@@ -94,6 +94,8 @@ int serve_command(const ServeOptions& options) {
   server_options.limits.default_max_tokens = options.max_tokens;
   server_options.limits.most_s = options.time_limit;
   server_options.log_requests = !options.quiet;
+  server_options.contents.file = options.log_contents;
+  server_options.contents.keep_days = options.keep_contents;
   server_options.most_open = options.queue;
 
   Server server(std::move(server_options), [](const std::string& line) { fmt::print(stderr, "{}\n", line); });

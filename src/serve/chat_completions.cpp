@@ -46,6 +46,9 @@ class ChatReply {
         id_(new_id("chatcmpl-")),
         created_(unix_time()) {}
 
+  const std::string& id() const { return id_; }
+  const std::vector<std::string>& call_ids(int index) const { return choices_[static_cast<size_t>(index)].call_ids; }
+
   void events(int index, const std::vector<AnswerEvent>& events, const Answer& so_far) {
     Choice& choice = choices_[static_cast<size_t>(index)];
     Json told = Json::array();
@@ -179,11 +182,12 @@ class ChatReply {
 }  // namespace
 
 void chat_completions(Service& service, const Exchange& exchange) {
-  const GenerationRequest request = read_chat_request(parse_body(exchange.request().body));
+  const Json body = parse_body(exchange.request().body);
+  const GenerationRequest request = read_chat_request(body);
   check_room(service, request.choices);
   PreparedGeneration prepared = prepare(service.shelf, request, service.limits);
   const auto reply = std::make_shared<ChatReply>(exchange, request, prepared.model);
-  reply_with(service, exchange, std::move(prepared), reply);
+  reply_with(service, exchange, body, std::move(prepared), reply);
 }
 
 }  // namespace thimble

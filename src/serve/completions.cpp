@@ -109,6 +109,9 @@ class CompletionReply {
       for (size_t i = 0; i < choices_.size(); ++i) choices_[i].text = request.texts[i / per_prompt_];
   }
 
+  const std::string& id() const { return id_; }
+  std::vector<std::string> call_ids(int) const { return {}; }  // there are no calls here
+
   void events(int index, const std::vector<AnswerEvent>& events, const Answer& so_far) {
     Choice& choice = choices_[static_cast<size_t>(index)];
     std::string text;
@@ -245,7 +248,7 @@ void completions(Service& service, const Exchange& exchange) {
   check_room(service, static_cast<int>(generation.prompts->size()) * generation.choices);
   PreparedGeneration prepared = prepare(service.shelf, generation, service.limits);
   const auto reply = std::make_shared<CompletionReply>(exchange, request, prepared.model);
-  reply_with(service, exchange, std::move(prepared), reply);
+  reply_with(service, exchange, json, std::move(prepared), reply);
 }
 
 }  // namespace thimble

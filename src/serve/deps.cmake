@@ -5,6 +5,10 @@ target_link_libraries(thimble_serve PUBLIC nlohmann_json::nlohmann_json PRIVATE 
 pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
 target_link_libraries(thimble_serve PRIVATE PkgConfig::SECCOMP)
 
+# The contents log (--log-contents). 3.38: STRICT tables, and JSON's operators for those who read it.
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3>=3.38)
+target_link_libraries(thimble_serve PRIVATE PkgConfig::SQLITE)
+
 # The page is made from ui/ where its npm packages are (tools/setup.sh puts them there); else it says how to get it.
 find_program(NODE node)
 if(NODE AND EXISTS ${CMAKE_SOURCE_DIR}/ui/node_modules/esbuild)

@@ -41,6 +41,9 @@ class MessageReply {
         stops_(request.generation.how.stop),
         id_(new_id("msg_")) {}
 
+  const std::string& id() const { return id_; }
+  const std::vector<std::string>& call_ids(int) const { return call_ids_; }
+
   void events(int, const std::vector<AnswerEvent>& events, const Answer& so_far) {
     begin(so_far);
     for (const AnswerEvent& event : events) {
@@ -56,7 +59,7 @@ class MessageReply {
     ended_ = true;
     const std::string stop = stopped_by(model_->base->tokenizer, answer, stops_);
     const char* reason = answer.finish == FinishReason::kLength ? "max_tokens"
-                         : calls_                               ? "tool_use"
+                         : !call_ids_.empty()                   ? "tool_use"
                          : !stop.empty()                        ? "stop_sequence"
                                                                 : "end_turn";
     const Json stop_sequence = std::string_view(reason) == "stop_sequence" ? Json(stop) : Json();
@@ -132,8 +135,8 @@ class MessageReply {
         block_ = {{"type", "text"}, {"text", ""}, {"citations", nullptr}};
         break;
       case Block::kCall:
-        calls_ = true;
-        block_ = {{"type", "tool_use"}, {"id", new_id("toolu_")}, {"name", event.text}, {"input", Json::object()}};
+        call_ids_.push_back(new_id("toolu_"));
+        block_ = {{"type", "tool_use"}, {"id", call_ids_.back()}, {"name", event.text}, {"input", Json::object()}};
         break;
     }
     if (stream_) send({{"type", "content_block_start"}, {"index", index_}, {"content_block", block_}});
@@ -183,7 +186,8 @@ class MessageReply {
   bool stream_, thinking_;
   std::vector<std::string> stops_;
   std::string id_;
-  bool started_ = false, ended_ = false, calls_ = false;
+  bool started_ = false, ended_ = false;
+  std::vector<std::string> call_ids_;
   Json blocks_ = Json::array();
   Block open_ = Block::kNone;
   Json block_;        // the open one, as it began
@@ -205,11 +209,12 @@ HttpResponse messages_error_response(const ApiError& error, const std::string& r
 }
 
 void messages(Service& service, const Exchange& exchange) {
-  const MessagesRequest request = read_messages_request(parse_body(exchange.request().body), false);
+  const Json body = parse_body(exchange.request().body);
+  const MessagesRequest request = read_messages_request(body, false);
   check_room(service, 1);
   PreparedGeneration prepared = prepare(service.shelf, request.generation, service.limits);
   const auto reply = std::make_shared<MessageReply>(exchange, request, prepared.model);
-  reply_with(service, exchange, std::move(prepared), reply);
+  reply_with(service, exchange, body, std::move(prepared), reply);
 }
 
 void count_message_tokens(Service& service, const Exchange& exchange) {

@@ -95,6 +95,12 @@ void metrics(Service& service, const Exchange& exchange) {
             static_cast<double>(load.open));
   out.counter("thimble_engine_steps_total", "Forward passes.", static_cast<double>(load.steps));
   out.counter("thimble_engine_busy_seconds_total", "Time spent in them.", load.busy_s);
+  if (service.contents != nullptr) {
+    out.counter("thimble_contents_stored_total", "Requests that were stored with their contents.",
+                static_cast<double>(service.contents->stored()));
+    out.counter("thimble_contents_lost_total", "Requests that should have been, but the disk was full or too slow.",
+                static_cast<double>(service.contents->lost()));
+  }
   write_process(out, service);
   Exchange(exchange).respond({.status = 200, .type = MetricsText::kType, .body = out.take()});
 }

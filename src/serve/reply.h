@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "serve/contents_log.h"
+#include "serve/logged_request.h"
 #include "serve/service.h"
 
 namespace thimble {
@@ -82,9 +84,10 @@ class CountedRequest {
   size_t open_;
 };
 
-// Generates for a reply, an object with events(), done() and failed(); a client that leaves ends its answers.
+// Generates for a reply, an object with events(), done() and failed(); a client that leaves ends its answers. `body` is
+// what it sent, which goes into the contents log if there is one, beside the reply's id() and, by answer, call_ids().
 template <class Reply>
-void reply_with(Service& service, const Exchange& exchange, PreparedGeneration prepared,
+void reply_with(Service& service, const Exchange& exchange, const Json& body, PreparedGeneration prepared,
                 const std::shared_ptr<Reply>& reply) {
   check_model(exchange, *prepared.model);
   Exchange(exchange).note(prepared.model->name);
@@ -99,21 +102,28 @@ void reply_with(Service& service, const Exchange& exchange, PreparedGeneration p
   };
   for (GenerateRequest& request : prepared.requests) request.client = client_of(exchange);
   const auto counted = std::make_shared<CountedRequest>(service.metrics, exchange.request().path, prepared);
+  const auto logged =
+      service.contents == nullptr
+          ? nullptr
+          : std::make_shared<LoggedRequest>(*service.contents, exchange, body, prepared, reply->id());
   const RunningGeneration running =
       generate(service.engines, std::move(prepared),
-               {.on_events = [reply, counted](int index, const auto& events, const Answer& so_far) {
+               {.on_events = [reply, counted, logged](int index, const auto& events, const Answer& so_far) {
                   counted->grew(index, so_far);
                   reply->events(index, events, so_far);
+                  if (logged) logged->events(index, events, so_far, reply->call_ids(index));
                 },
-                .on_done = [reply, counted, count = std::move(count)](int index, const auto& events,
-                                                                      const Answer& answer) mutable {
+                .on_done = [reply, counted, logged, count = std::move(count)](int index, const auto& events,
+                                                                              const Answer& answer) mutable {
                   count(index, answer);
                   counted->done(index, answer);
                   reply->done(index, events, answer);
+                  if (logged) logged->done(index, events, answer, reply->call_ids(index));
                 },
-                .on_error = [reply, counted](const ApiError& error) {
+                .on_error = [reply, counted, logged](const ApiError& error) {
                   counted->failed(error.status);
                   reply->failed(error);
+                  if (logged) logged->failed(error);
                 }});
   Exchange(exchange).on_gone([running] { running.cancel(); });
 }

@@ -33,6 +33,9 @@ class ResponseReply {
         id_(new_id("resp_")),
         created_(unix_time()) {}
 
+  const std::string& id() const { return id_; }
+  const std::vector<std::string>& call_ids(int) const { return call_ids_; }
+
   void events(int, const std::vector<AnswerEvent>& events, const Answer& so_far) {
     begin();
     Json told = Json::array();  // belongs to the text, if these events are of it
@@ -147,7 +150,8 @@ class ResponseReply {
                  {"content", Json::array()}};
         break;
       case Item::kCall:
-        item_ = {{"id", new_id("fc_")}, {"type", "function_call"}, {"status", status}, {"call_id", new_id("call_")},
+        call_ids_.push_back(new_id("call_"));
+        item_ = {{"id", new_id("fc_")}, {"type", "function_call"}, {"status", status}, {"call_id", call_ids_.back()},
                  {"name", name},        {"arguments", ""}};
         break;
     }
@@ -230,6 +234,7 @@ class ResponseReply {
   Item open_ = Item::kNone;
   Json item_;         // the open one, as it began
   std::string text_;  // what came of it
+  std::vector<std::string> call_ids_;
   Json log_probs_told_ = Json::array();
 };
 
@@ -269,8 +274,8 @@ void responses(Service& service, const Exchange& exchange) {
   if (path.size() > kPath.size() && !counting)
     throw ApiError(404,
                    fmt::format("{}: there is nothing to post to here; a response ends when its client leaves", path));
-  ResponsesRequest request =
-      read_responses_request(parse_body(exchange.request().body), service.responses, owner_of(exchange));
+  const Json body = parse_body(exchange.request().body);
+  ResponsesRequest request = read_responses_request(body, service.responses, owner_of(exchange));
   if (!counting) check_room(service, 1);
   PreparedGeneration prepared = prepare(service.shelf, request.generation, service.limits);
   check_model(exchange, *prepared.model);
@@ -278,7 +283,7 @@ void responses(Service& service, const Exchange& exchange) {
     return Exchange(exchange).respond(json_response(
         {{"object", "response.input_tokens"}, {"input_tokens", prepared.requests.front().prompt.size()}}));
   const auto reply = std::make_shared<ResponseReply>(exchange, std::move(request), prepared, service.responses);
-  reply_with(service, exchange, std::move(prepared), reply);
+  reply_with(service, exchange, body, std::move(prepared), reply);
 }
 
 void stored_response(Service& service, const Exchange& exchange) {

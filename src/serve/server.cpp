@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <memory>
 
 #include "core/error.h"
 #include "serve/messages_api.h"
@@ -119,6 +120,10 @@ Server::Server(ServerOptions options, std::function<void(const std::string&)> te
   service_.limits = options_.limits;
   service_.most_open = options_.most_open;
   service_.guard = &guard_;
+  if (!options_.contents.file.empty()) {
+    service_.contents = std::make_unique<ContentsLog>(options_.contents, tell_);
+    tell_(service_.contents->described());
+  }
   for (const std::string& model : options_.models) service_.shelf.open(model);
   for (const auto& [name, path] : options_.adapters) service_.shelf.open_adapter(name, path);
 }

@@ -23,6 +23,7 @@ struct ServerOptions {
   std::vector<std::string> models;                             // use-case folders, paths, pulled names
   std::vector<std::pair<std::string, std::string>> adapters;  // name, path
   bool log_requests = true;  // a line each, without what was asked and answered
+  ContentsLogOptions contents{};  // and what was asked and answered, where a file is given
   double drain_s = 30;                                         // in which running answers may end
 };
 

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "core/clock.h"
+#include "serve/contents_log.h"
 #include "serve/energy.h"
 #include "serve/engine_thread.h"
 #include "serve/generation.h"
@@ -17,6 +19,7 @@ namespace thimble {
 // What the handlers of all APIs share.
 struct Service {
   ResponseStore responses;  // outlives the engine, which ends answers into it
+  std::unique_ptr<ContentsLog> contents;  // so does this; nullptr: contents are not stored
   Metrics metrics;  // before the engines, which tell it of what they end
   EnergyMeter energy;
   int64_t started = unix_time();

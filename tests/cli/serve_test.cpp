@@ -1,13 +1,15 @@
-// A tuned use case is served, tuned again under the server's feet, and stopped.
+// A tuned use case is served, tuned again under the server's feet, and stopped; contents are stored where asked for.
 
 #include <gmock/gmock.h>
 #include <signal.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "program.h"
+#include "serve/contents_rows.h"
 #include "serve/http_client.h"
 
 namespace thimble {
@@ -52,6 +54,16 @@ class Serve : public test::JobTest {
     ASSERT_GT(port_, 0) << test::text_of(log);
   }
 
+  // Its exit status, once it was asked to end.
+  int end() {
+    ::kill(server_, SIGTERM);
+    int status = -1;
+    ::waitpid(server_, &status, 0);
+    server_ = 0;
+    port_ = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+
   HttpAnswer ask(const std::string& method, const std::string& path, const Json& body = nullptr) const {
     Client client = Client::tcp(port_);
     const std::string text = body.is_null() ? "" : body.dump();
@@ -92,11 +104,7 @@ TEST_F(Serve, ATunedJobCallsItsTools) {
   EXPECT_EQ(models[0]["parent"], models[1]["id"]);
   EXPECT_FALSE(call(models[1]["id"], "lamp on 3")["choices"][0]["message"].contains("tool_calls"));
 
-  ::kill(server_, SIGTERM);
-  int status = -1;
-  ::waitpid(server_, &status, 0);
-  server_ = 0;
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  EXPECT_EQ(end(), 0);
 }
 
 TEST_F(Serve, ANewRunIsPickedUpAndAdaptersComeAndGo) {
@@ -126,6 +134,67 @@ TEST_F(Serve, ANewRunIsPickedUpAndAdaptersComeAndGo) {
   EXPECT_EQ(call("lamp", "lamp on 3")["model"], "lamp");
 }
 
+TEST_F(Serve, ContentsAreStoredWhereAskedForAndNowhereElse) {
+  THIMBLE_REQUIRE_STORIES();
+  write_job();
+  ASSERT_EQ(test::thimble("tune " + job()).status, 0);
+  const fs::path file = folder_ / "contents.db";
+  const auto files = [&] {
+    std::set<std::string> out;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_))
+      if (entry.path().filename() != "serve.log") out.insert(entry.path().string());
+    return out;
+  };
+  const std::set<std::string> before = files();
+  serve();
+  call("lamp", "lamp on 1");
+  EXPECT_EQ(end(), 0);
+  EXPECT_EQ(files(), before);
+
+  serve({"--offline", "--log-contents", file.string(), "--keep-contents", "30"});
+  const Json called = call("lamp", "lamp on 2", "required");
+  const Json said = call("lamp", "hello", "none");
+  const Json messages = Json::array({{{"role", "user"}, {"content", "lamp off 3"}}});
+  const HttpAnswer streamed = ask("POST", "/v1/chat/completions",
+                                  {{"model", "lamp"}, {"messages", messages}, {"tool_choice", "none"},
+                                   {"max_tokens", 20}, {"stream", true},
+                                   {"stream_options", {{"include_usage", true}}}});
+  EXPECT_EQ(end(), 0);
+
+  std::string text, id;
+  Json usage;
+  for (size_t at = 0; (at = streamed.body.find("data: {", at)) != streamed.body.npos; ++at) {
+    const Json event = Json::parse(streamed.body.substr(at + 6, streamed.body.find('\n', at) - at - 6));
+    id = event["id"];
+    if (event["choices"].empty()) usage = event["usage"];
+    else text += event["choices"][0]["delta"].value("content", "");
+  }
+  const Json log = test::rows_of(file, "SELECT * FROM log ORDER BY number");
+  ASSERT_EQ(log.size(), 3u);
+  for (const Json& row : log) {
+    EXPECT_EQ(row["model_asked"], "lamp");
+    EXPECT_EQ(row["model"], "lamp");
+    EXPECT_EQ(row["adapter"], (run() / "adapter").string());
+    EXPECT_NE(row["base"], "lamp");
+    EXPECT_EQ(row["status"], "200");
+  }
+  const auto calls = Json::parse(log[0]["tool_calls"].get<std::string>());
+  EXPECT_EQ(log[0]["id"], called["id"]);
+  EXPECT_EQ(calls, called["choices"][0]["message"]["tool_calls"]);
+  EXPECT_EQ(log[0]["finish"], "tool_calls");
+  EXPECT_EQ(log[1]["id"], said["id"]);
+  EXPECT_EQ(log[1]["text"], said["choices"][0]["message"]["content"]);
+  EXPECT_EQ(log[1]["finish"], said["choices"][0]["finish_reason"]);
+  EXPECT_EQ(log[1]["completion_tokens"], said["usage"]["completion_tokens"]);
+  EXPECT_EQ(log[2]["id"], id);
+  EXPECT_EQ(Json::parse(log[2]["messages"].get<std::string>()), messages);
+  EXPECT_EQ(log[2]["text"], text);
+  EXPECT_NE(text, "");
+  EXPECT_EQ(log[2]["prompt_tokens"], usage["prompt_tokens"]);
+  EXPECT_EQ(log[2]["completion_tokens"], usage["completion_tokens"]);
+  EXPECT_FALSE(fs::exists(folder_ / "contents.db-wal"));  // ended in order
+}
+
 TEST_F(Serve, WhatCannotBeServedIsSaid) {
   THIMBLE_REQUIRE_STORIES();
   write_job();
@@ -139,6 +208,12 @@ TEST_F(Serve, WhatCannotBeServedIsSaid) {
   EXPECT_THAT(refused(job() + " --tls-cert a.pem"), HasSubstr("--tls-key"));
   EXPECT_THAT(refused(test::stories_model().string() + " -a nonsense"), HasSubstr("NAME=FOLDER"));
   EXPECT_THAT(refused(test::stories_model().string() + " --memory 1 --port 0"), HasSubstr("--memory"));
+  EXPECT_THAT(refused(test::stories_model().string() + " --keep-contents 3"), HasSubstr("--log-contents"));
+  EXPECT_THAT(refused(test::stories_model().string() + " --port 0 --log-contents /nowhere/contents.db"),
+              HasSubstr("/nowhere/contents.db"));
+  EXPECT_THAT(refused(test::stories_model().string() + " --port 0 --log-contents '" +
+                      (folder_ / "train.jsonl").string() + "'"),
+              HasSubstr("is no contents log of Thimble"));
 }
 
 }  // namespace

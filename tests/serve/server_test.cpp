@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <thread>
 
+#include "serve/contents_rows.h"
 #include "serve/http_client.h"
 #include "stories.h"
 
@@ -291,6 +293,168 @@ TEST_F(ServerTest, RequestsAreLoggedWithoutTheirContents) {
   EXPECT_THAT(told_, HasSubstr(" 404 GET /v1/nothing"));
   EXPECT_THAT(told_, testing::Not(HasSubstr("secret")));
   EXPECT_THAT(told_, testing::Not(HasSubstr("/health")));
+}
+
+// Stops the running server, starts one that stores contents, and reads what it stored once it has ended.
+class ContentsServerTest : public ServerTest {
+ protected:
+  void SetUp() override {
+    ServerTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    file_ = std::filesystem::temp_directory_path() / ("thimble-contents-" + std::to_string(::getpid()) + ".db");
+    std::filesystem::remove(file_);
+    restart({});
+  }
+  void TearDown() override {
+    ServerTest::TearDown();
+    std::filesystem::remove(file_);
+  }
+  void restart(ServerOptions options) {
+    end();
+    options.contents.file = file_;
+    options.models.push_back(taught_model().string());
+    start(std::move(options));
+  }
+  void end() {
+    server_->stop();
+    thread_.join();
+    server_.reset();
+  }
+  Json rows(const std::string& sql = "SELECT * FROM log ORDER BY number, choice") const {
+    return test::rows_of(file_, sql);
+  }
+
+  std::filesystem::path file_;
+};
+
+TEST_F(ContentsServerTest, EveryApiAndEveryChoiceIsStored) {
+  EXPECT_THAT(told_, HasSubstr("contents are stored: all that is asked and answered goes into " + file_.string()));
+  Json chat_body = chat("Paint the wall.");
+  chat_body.update({{"n", 2}, {"temperature", 1}, {"seed", 5}, {"max_tokens", 60}, {"tool_choice", "required"},
+                    {"tools", kTools}});
+  const HttpAnswer chat_answer = ask("/v1/chat/completions", chat_body.dump());
+  const Json chat_json = parse_json(chat_answer.body, "chat");
+  const Json texts = json("/v1/completions", {{"prompt", {"Once upon", "The"}}, {"max_tokens", 5}, {"n", 2}});
+  const Json response = json("/v1/responses", {{"model", model_}, {"input", "Hello"}, {"instructions", "Be brief."},
+                                               {"tool_choice", "none"}, {"text", {{"format", {{"type", "text"}}}}},
+                                               {"max_output_tokens", 8}});
+  const Json message = json("/v1/messages", {{"model", model_}, {"max_tokens", 8}, {"system", "Be brief."},
+                                             {"tool_choice", {{"type", "none"}}},
+                                             {"messages", {{{"role", "user"}, {"content", "Hello"}}}}});
+  EXPECT_EQ(ask("/v1/chat/completions", "{}").status, 400);  // no answer, no row
+  json("/tokenize", {{"content", "Once"}});
+  std::string metrics;
+  for (int i = 0; i < 500 && metrics.find("stored_total 4\n") == metrics.npos; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    metrics = ask("/metrics", "", "GET").body;
+  }
+  EXPECT_THAT(metrics, HasSubstr("\nthimble_contents_stored_total 4\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nthimble_contents_lost_total 0\n"));
+  end();
+
+  const Json log = rows();
+  ASSERT_EQ(log.size(), 2u + 4 + 1 + 1);
+  for (size_t i = 0; i < 2; ++i) {
+    const Json& row = log[i];
+    const Json& choice = chat_json["choices"][i];
+    EXPECT_EQ(row["id"], chat_json["id"]);
+    EXPECT_EQ(row["http_id"], chat_answer.header("x-request-id"));
+    EXPECT_EQ(row["path"], "/v1/chat/completions");
+    EXPECT_TRUE(row["model_asked"].is_null());
+    EXPECT_EQ(row["model"], model_);
+    EXPECT_EQ(row["base"], model_);
+    EXPECT_EQ(row["messages"], chat_body["messages"].dump());
+    EXPECT_EQ(row["tools"], kTools.dump());
+    EXPECT_EQ(row["parameters"],
+              R"({"max_tokens":60,"temperature":1,"n":2,"seed":5,"tool_choice":"required"})");
+    EXPECT_EQ(row["choice"], i);
+    EXPECT_EQ(row["tool_calls"], choice["message"]["tool_calls"].dump());
+    EXPECT_EQ(row["finish"], choice["finish_reason"]);
+    EXPECT_EQ(row["text"], "");
+    EXPECT_EQ(row["status"], "200");
+    EXPECT_EQ(row["prompt_tokens"], chat_json["usage"]["prompt_tokens"]);
+    EXPECT_EQ(row["cached_tokens"], chat_json["usage"]["prompt_tokens_details"]["cached_tokens"]);
+    EXPECT_EQ(row["completion_tokens"], chat_json["usage"]["completion_tokens"]);
+    EXPECT_GT(row["first_token_ms"], 0);
+    EXPECT_GE(row["answer_ms"], row["first_token_ms"]);
+    EXPECT_GE(row["total_ms"], row["answer_ms"]);
+    EXPECT_LT(std::abs(row["time_ms"].get<int64_t>() - unix_time_ms()), 600'000);
+  }
+  EXPECT_EQ(log[0]["tokens"].get<int>() + log[1]["tokens"].get<int>(), log[0]["completion_tokens"]);
+  for (size_t i = 0; i < 4; ++i) {
+    const Json& row = log[2 + i];
+    EXPECT_EQ(row["id"], texts["id"]);
+    EXPECT_EQ(row["prompt"], R"(["Once upon","The"])");
+    EXPECT_TRUE(row["messages"].is_null());
+    EXPECT_EQ(row["text"], texts["choices"][i]["text"]);
+    EXPECT_EQ(row["prompt_tokens"], texts["usage"]["prompt_tokens"]);
+    EXPECT_EQ(row["completion_tokens"], 20);
+  }
+  EXPECT_EQ(log[6]["id"], response["id"]);
+  EXPECT_EQ(log[6]["model_asked"], model_);
+  EXPECT_EQ(log[6]["messages"], R"("Hello")");
+  EXPECT_EQ(log[6]["system"], R"("Be brief.")");
+  EXPECT_EQ(log[6]["response_format"], R"({"format":{"type":"text"}})");
+  EXPECT_EQ(log[6]["text"], response["output"][0]["content"][0]["text"]);
+  EXPECT_EQ(log[6]["finish"], "length");
+  EXPECT_EQ(log[7]["id"], message["id"]);
+  EXPECT_EQ(log[7]["system"], R"("Be brief.")");
+  EXPECT_EQ(log[7]["text"], message["content"][0]["text"]);
+  EXPECT_EQ(log[7]["completion_tokens"], message["usage"]["output_tokens"]);
+}
+
+TEST_F(ContentsServerTest, CallsCarryTheIdsThatClientsWereGiven) {
+  const Json body = {{"model", model_}, {"max_tokens", 60}, {"tool_choice", {{"type", "any"}}},
+                     {"messages", {{{"role", "user"}, {"content", "Paint."}}}}};
+  const Json message = json("/v1/messages", body);
+  const Json response = json("/v1/responses", {{"input", "Paint."}, {"tool_choice", "required"}});
+  end();
+  const Json log = rows("SELECT tool_calls ->> '$[0].id' AS id, tool_calls ->> '$[0].function.name' AS name "
+                        "FROM log ORDER BY number");
+  const auto of_type = [](const Json& list, const char* type) {
+    return *std::find_if(list.begin(), list.end(), [&](const Json& one) { return one["type"] == type; });
+  };
+  ASSERT_EQ(log.size(), 2u);
+  EXPECT_EQ(log[0], Json({{"id", of_type(message["content"], "tool_use")["id"]}, {"name", "paint"}}));
+  EXPECT_EQ(log[1]["id"], of_type(response["output"], "function_call")["call_id"]);
+}
+
+TEST_F(ContentsServerTest, WhatWasCutOffIsStoredAsThat) {
+  Json body = chat("A story");
+  body.update({{"max_tokens", 450}, {"ignore_eos", true}, {"stream", true}, {"tool_choice", "none"}});
+  const std::string text = body.dump();
+  const auto send = [&] {
+    Client client = Client::tcp(server_->port());
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
+                std::to_string(text.size()) + "\r\n\r\n" + text);
+    client.more();
+    return client;
+  };
+  send().reset();
+  for (int i = 0; i < 500 && server_->open_answers() > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  {
+    const Client client = send();
+    end();  // in the middle of it
+  }
+  ServerOptions options;
+  options.limits.most_s = 0.005;
+  start({});  // ends in restart()
+  restart(std::move(options));
+  json("/v1/chat/completions", [&] { return body["stream"] = false, body; }(), 408);
+  end();
+
+  const Json log = rows();
+  ASSERT_EQ(log.size(), 3u);
+  EXPECT_EQ(log[0]["status"], "cancelled");
+  EXPECT_EQ(log[0]["finish"], "cancelled");
+  EXPECT_NE(log[0]["text"], "");
+  EXPECT_LT(log[0]["tokens"], 450);
+  EXPECT_EQ(log[1]["status"], "cancelled");
+  EXPECT_EQ(log[2]["status"], "408");
+  EXPECT_THAT(log[2]["error"].get<std::string>(), HasSubstr("the server's limit"));
+  EXPECT_TRUE(log[2]["finish"].is_null());
+  EXPECT_TRUE(log[2]["answer_ms"].is_null());
 }
 
 TEST_F(ServerTest, TheTimeLimitEndsAnswers) {
