@@ -237,6 +237,9 @@ int run(int argc, char** argv) {
     c->add_option("--time-limit", serve.time_limit, "seconds from a request to its answer's end (0: none); 408 beyond")
         ->check(CLI::Range(0.0, 1e9))
         ->capture_default_str();
+    c->add_option("--ping", serve.ping, "seconds of silence after which a stream shows that it lives (0: never)")
+        ->check(CLI::Range(0.0, 1e6))
+        ->capture_default_str();
     c->add_option("--memory", serve.memory_mb, "MB that models and caches may take (0: what is free)");
     c->add_option("--precision", serve.precision, "fast: quantised kernels; f32: exact on the dequantised weights")
         ->check(CLI::IsMember({"fast", "f32"}));

@@ -85,7 +85,7 @@ class ChatReply {
   void failed(const ApiError& error) {
     if (done_ == choices_.size()) return;
     done_ = choices_.size();
-    if (!started_) return exchange_.respond(error_response(error));
+    if (exchange_.respond_unless_begun(error_response(error))) return;
     exchange_.send(sse(error_to_json(error)));
     exchange_.end();
   }
@@ -186,6 +186,7 @@ void chat_completions(Service& service, const Exchange& exchange) {
   const GenerationRequest request = read_chat_request(body);
   check_room(service, request.choices);
   PreparedGeneration prepared = prepare(service.shelf, request, service.limits);
+  if (request.stream) show_life_of_stream(exchange);
   const auto reply = std::make_shared<ChatReply>(exchange, request, prepared.model);
   reply_with(service, exchange, body, std::move(prepared), reply);
 }

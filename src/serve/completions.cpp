@@ -140,7 +140,7 @@ class CompletionReply {
   void failed(const ApiError& error) {
     if (done_ == choices_.size()) return;
     done_ = choices_.size();
-    if (!started_) return exchange_.respond(error_response(error));
+    if (exchange_.respond_unless_begun(error_response(error))) return;
     exchange_.send(sse(error_to_json(error)));
     exchange_.end();
   }
@@ -247,6 +247,7 @@ void completions(Service& service, const Exchange& exchange) {
   generation.prompts = std::move(tokens);
   check_room(service, static_cast<int>(generation.prompts->size()) * generation.choices);
   PreparedGeneration prepared = prepare(service.shelf, generation, service.limits);
+  if (generation.stream) show_life_of_stream(exchange);
   const auto reply = std::make_shared<CompletionReply>(exchange, request, prepared.model);
   reply_with(service, exchange, json, std::move(prepared), reply);
 }

@@ -66,12 +66,19 @@ class Exchange {
   void note(std::string text);  // for the log; replaces what was noted before. Any thread, before the answer's end
 
   void respond(HttpResponse response);
+  // The same where a stream may have begun: false, and nothing is sent, if it has.
+  bool respond_unless_begun(HttpResponse response);
 
   // A stream: its head (a body in it is the first piece), pieces as they come, the end. A client that reads so slowly
   // that HttpLimits::unsent_bytes wait for it is cut off.
   void start(HttpResponse head);
   void send(std::string piece);
   void end();
+
+  // Of an answer that becomes a stream: whenever nothing was sent for HttpLimits::quiet_time, `piece` is, a comment or an
+  // event that says nothing, so that no proxy takes the connection for dead while a long prompt is read. `head` goes
+  // before it where the stream has not begun; start() then does nothing.
+  void stay_alive(HttpResponse head, std::string piece);
 
   // Whether the client has left, and what to call then, once, on the server's thread (soon, where it has). A client
   // that sends on while it waits for its answer has not left; one that closes its sending side has. The callback goes

@@ -179,7 +179,7 @@ void HttpConnection::arm(Descriptor::wait_type what, bool& armed) {
 }
 
 void HttpConnection::arm_timer() {
-  const auto due = std::min(read_due_, write_due_);
+  const auto due = std::min({read_due_, write_due_, quiet_due_});
   if (due >= timer_at_) return;  // it looks again when it fires
   timer_at_ = due;
   timer_.expires_at(due);
@@ -193,10 +193,19 @@ void HttpConnection::arm_timer() {
 void HttpConnection::timed_out() {
   const auto now = Clock::now();
   if (write_due_ <= now) return close();
+  if (quiet_due_ <= now) {
+    not_quiet();
+    // What waits to be taken says as much.
+    if (const auto open = exchange_.lock(); open != nullptr && unsent() == 0) open->show_life();
+  }
   if (read_due_ > now) return arm_timer();
   if (phase_ != Phase::kHead && phase_ != Phase::kBody) return close();
   refuse(408, "The request did not come in time.");
   pump();
+}
+
+void HttpConnection::not_quiet() {
+  quiet_due_ = core_.limits.quiet_time.count() > 0 ? Clock::now() + core_.limits.quiet_time : kNever;
 }
 
 void HttpConnection::process() {
@@ -251,6 +260,7 @@ void HttpConnection::call_handler() {
   core_.bodies_bytes -= std::exchange(counted_, 0);
   phase_ = Phase::kAnswer;
   read_due_ = kNever;
+  not_quiet();
   keep_alive_ = parser_->keep_alive();
   http11_ = parser_->http11();
   head_sent_ = chunked_ = false;
@@ -317,6 +327,7 @@ void HttpConnection::deliver(Exchange::State& from) {
   const auto self = shared_from_this();
   const bool fine = core_.guarded("in a connection", [&] {
     bool ended = sent.ended;
+    not_quiet();
     if (sent.head) {
       sent.head->headers.insert(sent.head->headers.end(), from.headers.begin(), from.headers.end());
       const bool writable = can_be_written(*sent.head);
@@ -349,6 +360,7 @@ void HttpConnection::abandon(uint64_t number) {
 void HttpConnection::answered() {
   if (const auto open = exchange_.lock()) open->forget_callback();
   exchange_.reset();
+  quiet_due_ = kNever;
   if (std::exchange(streaming_, false)) --core_.streams;
   if (!keep_alive_ || core_.draining) {
     phase_ = Phase::kClosing;

@@ -52,6 +52,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void arm(boost::asio::posix::stream_descriptor::wait_type what, bool& armed);
   void arm_timer();
   void timed_out();
+  void not_quiet();  // begins the time after which a stream shows that it lives
 
   void process();  // what has been read
   void head_is_whole();
@@ -95,7 +96,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   Outcome read_wait_ = Outcome::kDone;
   Outcome write_wait_ = Outcome::kDone;
   bool read_armed_ = false, write_armed_ = false, error_armed_ = false, pump_posted_ = false;
-  Clock::time_point read_due_ = kNever, write_due_ = kNever, timer_at_ = kNever;
+  Clock::time_point read_due_ = kNever, write_due_ = kNever, quiet_due_ = kNever,
+                    timer_at_ = kNever;
 };
 
 }  // namespace thimble

@@ -61,6 +61,17 @@ void Exchange::State::forget_callback() {
   dropped = std::exchange(callback, nullptr);
 }
 
+void Exchange::State::show_life() {
+  add([this](Delivery& d) {
+    if (alive_piece.empty() || !d.pieces.empty()) return;
+    if (phase == Phase::kOpen) {
+      status = alive_head->status;
+      d.head = alive_head;
+    }
+    d.pieces = alive_piece;
+  });
+}
+
 const HttpRequest& Exchange::request() const { return state_->request; }
 
 void Exchange::add_headers(const HttpFields& headers) {
@@ -75,13 +86,18 @@ void Exchange::note(std::string text) {
   state_->note = std::move(text);
 }
 
-void Exchange::respond(HttpResponse response) {
+void Exchange::respond(HttpResponse response) { respond_unless_begun(std::move(response)); }
+
+bool Exchange::respond_unless_begun(HttpResponse response) {
+  bool first = false;
   state_->add([&](State::Delivery& d) {
-    if (state_->phase != Phase::kOpen) return;  // a stream has begun: its head can't be taken back
+    if (state_->phase != Phase::kOpen) return;  // its head can't be taken back
+    first = true;
     state_->status = response.status;
     d.head = std::move(response);
     d.whole = true;
   });
+  return first;
 }
 
 void Exchange::start(HttpResponse head) {
@@ -108,6 +124,12 @@ void Exchange::end() {
   state_->add([&](State::Delivery& d) {
     if (state_->phase == Phase::kStreaming) d.ended = true;
   });
+}
+
+void Exchange::stay_alive(HttpResponse head, std::string piece) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->alive_head = std::move(head);
+  state_->alive_piece = std::move(piece);
 }
 
 bool Exchange::gone() const { return state_->gone; }

@@ -33,6 +33,7 @@ struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
   void add(const std::function<void(Delivery&)>& change);  // where the answer has not ended; wakes the server's thread
   void leave();  // the client has left; runs the callback. On the server's thread
   void forget_callback();
+  void show_life();  // sends what stay_alive gave, if anything
 
   const HttpRequest request;
   const std::shared_ptr<HttpMailbox> mailbox;
@@ -50,6 +51,8 @@ struct Exchange::State : std::enable_shared_from_this<Exchange::State> {
   Delivery waiting;
   bool scheduled = false;
   std::function<void()> callback;
+  std::optional<HttpResponse> alive_head;  // of stay_alive, as its piece; under the mutex
+  std::string alive_piece;
 };
 
 }  // namespace thimble

@@ -13,6 +13,7 @@ struct HttpLimits {
   int connections = 4096;                        // more wait to be accepted
   std::chrono::milliseconds read_time{30'000};   // for a request's head, and again for each piece of its body: 408
   std::chrono::milliseconds idle_time{75'000};   // between requests of one connection
+  std::chrono::milliseconds quiet_time{15'000};  // of a stream, after which it shows that it lives; 0: never
   std::chrono::milliseconds write_time{60'000};  // in which a client must take something
 };
 

@@ -81,7 +81,7 @@ class MessageReply {
   void failed(const ApiError& error) {
     if (std::exchange(ended_, true)) return;
     const std::string& request = exchange_.request().id;
-    if (!started_) return exchange_.respond(messages_error_response(error, request));
+    if (exchange_.respond_unless_begun(messages_error_response(error, request))) return;
     send(error_json(error, request));
     exchange_.end();
   }
@@ -213,6 +213,7 @@ void messages(Service& service, const Exchange& exchange) {
   const MessagesRequest request = read_messages_request(body, false);
   check_room(service, 1);
   PreparedGeneration prepared = prepare(service.shelf, request.generation, service.limits);
+  if (request.generation.stream) show_life_of_stream(exchange, typed_sse({{"type", "ping"}}));
   const auto reply = std::make_shared<MessageReply>(exchange, request, prepared.model);
   reply_with(service, exchange, body, std::move(prepared), reply);
 }

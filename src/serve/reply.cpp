@@ -17,6 +17,10 @@ HttpResponse event_stream() {
           .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}};
 }
 
+void show_life_of_stream(const Exchange& exchange, std::string piece) {
+  Exchange(exchange).stay_alive(event_stream(), std::move(piece));
+}
+
 std::string typed_sse(const Json& event) { return "event: " + event["type"].get<std::string>() + "\n" + sse(event); }
 
 std::string stopped_by(const Tokenizer& tokenizer, const Answer& answer, std::span<const std::string> stops) {

@@ -43,6 +43,8 @@ struct Usage {
 int64_t client_of(const Exchange& exchange);
 
 HttpResponse event_stream();  // the head of a stream of server-sent events
+// Lets a stream show that it lives while it has nothing to say, by a comment unless the API has an event for it.
+void show_life_of_stream(const Exchange& exchange, std::string piece = ": ping\n\n");
 std::string typed_sse(const Json& event);  // one event that is named by its "type", as Anthropic's and Responses' are
 
 // Which of the request's stop strings ended the answer; empty where none did.

@@ -72,7 +72,8 @@ class ResponseReply {
 
   void failed(const ApiError& error) {
     if (std::exchange(ended_, true)) return;
-    if (!started_) return exchange_.respond(error_response(error));
+    if (exchange_.respond_unless_begun(error_response(error))) return;
+    begin();
     Json out = response("failed");
     out["error"] = {{"code", "server_error"}, {"message", error.what()}};
     out["output"] = items_;
@@ -282,6 +283,7 @@ void responses(Service& service, const Exchange& exchange) {
   if (counting)
     return Exchange(exchange).respond(json_response(
         {{"object", "response.input_tokens"}, {"input_tokens", prepared.requests.front().prompt.size()}}));
+  if (request.generation.stream) show_life_of_stream(exchange);
   const auto reply = std::make_shared<ResponseReply>(exchange, std::move(request), prepared, service.responses);
   reply_with(service, exchange, body, std::move(prepared), reply);
 }

@@ -558,6 +558,36 @@ TEST(HttpServer, TakesPiecesFromManyThreads) {
   for (auto& w : writers) w.join();
 }
 
+TEST(HttpServer, AQuietStreamShowsThatItLives) {
+  HttpOptions options;
+  options.limits.quiet_time = milliseconds(40);
+  Kept kept;
+  Running server(kept.handler(), options);
+  Client client = server.client();
+  client.send(post("/v1/chat/completions", "{}"));
+  Exchange exchange = kept.take();
+  exchange.stay_alive({.type = "text/event-stream"}, ": ping\n\n");
+  EXPECT_EQ(client.head().header("content-type"), "text/event-stream");  // before anything was started
+  EXPECT_EQ(client.chunk(), ": ping\n\n");
+  EXPECT_EQ(client.chunk(), ": ping\n\n");
+  EXPECT_FALSE(exchange.respond_unless_begun({.status = 400}));
+  exchange.start({.status = 201, .type = "text/plain"});
+  exchange.send("data: hello\n\n");
+  std::string piece = client.chunk();
+  while (piece == ": ping\n\n") piece = client.chunk();
+  EXPECT_EQ(piece, "data: hello\n\n");
+  EXPECT_EQ(client.chunk(), ": ping\n\n");
+  exchange.end();
+  while (!piece.empty()) piece = client.chunk();
+
+  client.send(post("/v1/models", "{}"));  // nobody said that this one may be a stream
+  Exchange second = kept.take();
+  EXPECT_FALSE(client.more(300));
+  EXPECT_TRUE(second.respond_unless_begun({.status = 400}));
+  EXPECT_EQ(client.answer().status, 400);
+  EXPECT_FALSE(client.more(150));
+}
+
 // On the heap: what is resident says nothing where earlier tests left free memory behind.
 size_t heap_bytes() {
   const auto info = mallinfo2();

@@ -470,6 +470,71 @@ TEST_F(ServerTest, TheTimeLimitEndsAnswers) {
   EXPECT_EQ(server_->open_answers(), 0);
 }
 
+// Streams of every API that wait behind long answers, each as it came over the wire.
+class WaitingStreams : public ServerTest {
+ protected:
+  std::vector<std::string> answers(double most_s) {
+    server_->stop();
+    thread_.join();
+    ServerOptions options;
+    options.shelf.engine.max_batch = 1;
+    options.http.limits.quiet_time = std::chrono::milliseconds(5);
+    options.limits.most_s = most_s;
+    start(std::move(options));
+    Json before = chat("A story");
+    before["max_tokens"] = 450;
+    before["ignore_eos"] = true;
+    before["n"] = 16;
+    Client first = asked("/v1/chat/completions", before);
+    while (server_->open_answers() < 16) std::this_thread::yield();
+    const Json turns = Json::array({{{"role", "user"}, {"content", "hi"}}});
+    std::vector<Client> clients;
+    clients.push_back(asked("/v1/chat/completions", {{"messages", turns}, {"max_tokens", 4}, {"stream", true}}));
+    clients.push_back(asked("/v1/completions", {{"prompt", "hi"}, {"max_tokens", 4}, {"stream", true}}));
+    clients.push_back(asked("/v1/responses", {{"input", "hi"}, {"max_output_tokens", 16}, {"stream", true}}));
+    clients.push_back(asked("/v1/messages",
+                            {{"model", model_}, {"messages", turns}, {"max_tokens", 4}, {"stream", true}}));
+    std::vector<std::string> out;
+    for (Client& client : clients) {
+      const HttpAnswer answer = client.answer();
+      EXPECT_EQ(answer.status, 200) << answer.body;
+      EXPECT_TRUE(answer.whole);
+      out.push_back(answer.body);
+    }
+    return out;
+  }
+
+ private:
+  Client asked(const std::string& path, const Json& body) const {
+    const std::string text = body.dump();
+    Client client = Client::tcp(server_->port());
+    client.send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + std::to_string(text.size()) +
+                "\r\n\r\n" + text);
+    return client;
+  }
+};
+
+TEST_F(WaitingStreams, ShowThatTheyLiveBeforeTheirFirstToken) {
+  const auto all = answers(0);
+  for (size_t i = 0; i < 3; ++i) EXPECT_THAT(all[i], testing::StartsWith(": ping\n\n: ping\n\n"));
+  EXPECT_THAT(all[0], testing::EndsWith("data: [DONE]\n\n"));
+  EXPECT_THAT(all[1], testing::EndsWith("data: [DONE]\n\n"));
+  EXPECT_THAT(all[2], HasSubstr("event: response.created\n"));
+  EXPECT_THAT(all[2], HasSubstr("event: response.incomplete\n"));
+  EXPECT_THAT(all[3], testing::StartsWith("event: ping\ndata: {\"type\":\"ping\"}\n\n"));
+  EXPECT_THAT(all[3], HasSubstr("event: message_start\n"));
+  EXPECT_THAT(all[3], HasSubstr("event: message_stop\n"));
+}
+
+TEST_F(WaitingStreams, AreToldOfAnErrorOnceTheyHaveBegun) {
+  const auto all = answers(0.05);
+  EXPECT_THAT(all[0], HasSubstr("data: {\"error\":{\"message\":\"the answer was not done within"));
+  EXPECT_THAT(all[1], HasSubstr("data: {\"error\":{\"message\":\"the answer was not done within"));
+  EXPECT_THAT(all[2], HasSubstr("event: response.created\n"));
+  EXPECT_THAT(all[2], HasSubstr("event: response.failed\n"));
+  EXPECT_THAT(all[3], HasSubstr("event: error\n"));
+}
+
 TEST_F(ServerTest, DrainingFinishesWhatRuns) {
   Json body = chat("A story");
   body["max_tokens"] = 200;

@@ -59,6 +59,7 @@ export async function* events(path, body, signal) {
     if (piece.done) throw new Failure('The connection was lost in the middle of the answer.', 0);
     rest += piece.value;
     for (let end; (end = rest.indexOf('\n\n')) >= 0; rest = rest.slice(end + 2)) {
+      if (!rest.startsWith('data:')) continue; // a comment: the server lives
       const data = rest.slice(0, end).replace(/^data: ?/, '');
       if (data === '[DONE]') return;
       const event = JSON.parse(data);
