@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "data/job.h"
+#include "data/read.h"
 #include "serve/chat_fields.h"
 #include "serve/service.h"
 
@@ -79,11 +80,25 @@ Json bars_to_json(const Bars& bars) {
   return out;
 }
 
+// Whether all that the model learned from were single messages: what went before one says nothing to it then. Rows that
+// can't be read now leave it at that.
+bool learned_single_messages(const Job& job) {
+  try {
+    const std::vector<Row> rows = read_rows(job.tuning_file());
+    return std::all_of(rows.begin(), rows.end(), [](const Row& row) {
+      return std::count_if(row.turns.begin(), row.turns.end(), [](const Turn& t) { return t.role == "user"; }) <= 1;
+    });
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 Json job_to_json(const ServedModel& model) {
   Json out = model_to_json(model);
   out["tools"] = model.manifest ? tools_to_json(model.manifest->tools) : Json::array();
   out["bars"] = Json::object();
   out["runs"] = Json::array();
+  out["single_messages"] = false;
   if (model.manifest) {
     out["plan"] = model.manifest->plan;
     out["tools_in_prompt"] = model.manifest->tools_in_prompt;
@@ -93,7 +108,9 @@ Json job_to_json(const ServedModel& model) {
   for (const fs::path& run : runs_of(*model.job)) out["runs"].push_back(run_to_json(run));
   out["serves"] = model.source.parent_path().filename().string();
   try {
-    out["bars"] = bars_to_json(load_job(*model.job).bars);
+    const Job job = load_job(*model.job);
+    out["bars"] = bars_to_json(job.bars);
+    out["single_messages"] = model.manifest.has_value() && learned_single_messages(job);
   } catch (const Error& e) {
     out["problem"] = e.what();  // thimble.toml is being edited; what is served stays as it is
   }

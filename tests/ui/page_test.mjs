@@ -127,6 +127,38 @@ test('what a model writes never becomes a part of the page', async () => {
   assert.deepEqual(complaints, []);
 });
 
+test('a model that learned from single messages gets each alone, and the page says so', async () => {
+  const page = await open();
+  const sent = [];
+  page.on('request', (request) => {
+    if (request.url().endsWith('/v1/chat/completions')) sent.push(request.postDataJSON());
+  });
+  const says = page.getByText('painting learned from single messages: each is answered on its own');
+  await says.waitFor();
+  await say(page, 'Paint the kitchen');
+  await finished(page);
+  assert.equal(await page.getByText('What is above was not sent').count(), 0);
+  await say(page, 'And the hall');
+  await page.getByRole('article', { name: /^Answer/ }).nth(1).getByText(/tokens\/s/).waitFor();
+  assert.equal(await page.getByText('What is above was not sent').count(), 1);
+  assert.deepEqual(sent.at(-1).messages, [{ role: 'user', content: 'And the hall' }]);
+
+  await page.getByRole('article', { name: /^Answer/ }).nth(1).getByRole('button', { name: 'Give a result…' }).first().click();
+  await page.getByLabel('What paint returns').fill('done');
+  await page.getByRole('button', { name: 'Send result' }).click();
+  await page.getByRole('article', { name: /^Answer/ }).nth(2).getByText(/tokens\/s/).waitFor();
+  assert.deepEqual(sent.at(-1).messages.map((m) => m.role), ['user', 'assistant', 'tool']);
+  assert.equal(sent.at(-1).messages[0].content, 'And the hall');
+
+  await page.getByRole('combobox', { name: 'Model' }).selectOption('stories');
+  await says.waitFor({ state: 'detached' });
+  await say(page, 'Once');
+  await page.locator('article.answer[aria-busy=false]').nth(3).waitFor();
+  assert.equal(sent.at(-1).messages[0].content, 'Paint the kitchen');
+  assert.equal(await page.getByText('What is above was not sent').count(), 1);
+  assert.deepEqual(complaints.filter((c) => !/status of 400/.test(c)), []);  // so small a context may not hold it all
+});
+
 test('two models answer the same message side by side', async () => {
   const page = await open('#compare');
   await page.getByRole('region', { name: 'Base' }).getByRole('combobox').selectOption('stories');

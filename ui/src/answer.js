@@ -22,6 +22,9 @@ export function toMessages(messages) {
   return out;
 }
 
+// The user's last message and what came of it: all that says something to a model that learned from single messages.
+export const lastMessage = (messages) => messages.slice(Math.max(0, messages.findLastIndex((m) => m.role === 'user')));
+
 // Asks, and calls `grew` with a new object at each piece. Never throws: what goes wrong stands in the answer.
 export async function ask(model, messages, options, signal, grew) {
   let answer = emptyAnswer(model);

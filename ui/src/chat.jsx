@@ -1,19 +1,27 @@
+import { Fragment } from 'preact';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { ask, emptyAnswer, toMessages } from './answer.js';
+import { ask, emptyAnswer, lastMessage, toMessages } from './answer.js';
 import { getJson } from './api.js';
 import { conversations, forget, keep, newConversation, setting } from './history.js';
 import { AnswerBody, Asked } from './message.jsx';
 
 const titleOf = (conversation) => conversation.title || 'New conversation';
 
-function Tools({ model }) {
+const jobOf = (model) => getJson(`/thimble/jobs/${encodeURIComponent(model)}`);
+
+// What the server says of the model's use case; null until it has.
+function useJob(model) {
   const [job, setJob] = useState(null);
   useEffect(() => {
     let gone = false;
     setJob(null);
-    if (model) getJson(`/thimble/jobs/${encodeURIComponent(model)}`).then((j) => gone || setJob(j), () => {});
+    if (model) jobOf(model).then((j) => gone || setJob(j), () => {});
     return () => { gone = true; };
   }, [model]);
+  return job?.name === model ? job : null;
+}
+
+function Tools({ job }) {
   if (!job?.tools.length) return null;
   return (
     <details class="job-tools">
@@ -64,6 +72,7 @@ export function Chat({ models, online }) {
   const composer = useRef(null), thread = useRef(null);
   const current = all.find((one) => one.id === id) ?? fresh;
   const model = models.some((m) => m.name === current.model) ? current.model : models[0]?.name ?? '';
+  const job = useJob(model);
   const results = useMemo(() => Object.fromEntries(current.messages.filter((m) => m.role === 'tool').map((m) => [m.call, m.content])), [current]);
 
   const put = (conversation, store = true) => {
@@ -91,15 +100,18 @@ export function Chat({ models, online }) {
   const run = async (messages) => {
     const controller = new AbortController();
     const title = current.title || messages.find((m) => m.role === 'user')?.content.slice(0, 60) || '';
-    let conversation = { ...current, model, title, changed: Date.now(), messages: [...messages, emptyAnswer(model)] };
+    let alone = !!job?.single_messages;
+    const withAnswer = (answer) => [...messages, alone ? { ...answer, alone } : answer];
+    let conversation = { ...current, model, title, changed: Date.now(), messages: withAnswer(emptyAnswer(model)) };
     put(conversation);
     choose(conversation.id);
     setRunning(controller);
-    const asked = toMessages(messages);
+    if (!job) alone = await jobOf(model).then((j) => j.single_messages, () => false);
+    const asked = toMessages(alone ? lastMessage(messages) : messages);
     if (settings.system) asked.unshift({ role: 'system', content: settings.system });
     let kept = 0, scheduled = false;
     const answer = await ask(model, asked, optionsOf(settings), controller.signal, (grown) => {
-      conversation = { ...conversation, messages: [...messages, grown] };
+      conversation = { ...conversation, messages: withAnswer(grown) };
       if (scheduled) return;
       scheduled = true;
       requestAnimationFrame(() => {
@@ -110,7 +122,7 @@ export function Chat({ models, online }) {
       });
     });
     setRunning(null);
-    conversation = { ...conversation, messages: [...messages, answer] };
+    conversation = { ...conversation, messages: withAnswer(answer) };
     requestAnimationFrame(() => put(conversation));
   };
   const send = (event) => {
@@ -181,7 +193,7 @@ export function Chat({ models, online }) {
               {models.map((m) => <option value={m.name}>{m.name}{m.adapter ? ' · tuned' : ''}</option>)}
             </select>
           </label>
-          <Tools model={model} />
+          <Tools job={job} />
           <Settings settings={settings} change={(s) => { setSettings(s); setting('sampling', s); }} />
         </div>
         <div class="thread" ref={thread} tabIndex={0} role="log" aria-label="Messages" aria-live="off"
@@ -193,8 +205,11 @@ export function Chat({ models, online }) {
             </div>
           )}
           {current.messages.map((message, i) => message.role === 'tool' ? null : message.role === 'user' ? (
-            <Asked key={i} message={message} disabled={!!running}
-                   onEdit={(changed) => run([...current.messages.slice(0, i), { role: 'user', content: changed }])} />
+            <Fragment key={i}>
+              {i > 0 && current.messages[i + 1]?.alone && <p class="alone dim">What is above was not sent</p>}
+              <Asked message={message} disabled={!!running}
+                     onEdit={(changed) => run([...current.messages.slice(0, i), { role: 'user', content: changed }])} />
+            </Fragment>
           ) : (
             <article key={i} class="answer" aria-label={`Answer of ${message.model}`} aria-busy={message.state === 'running'}>
               <AnswerBody message={message} results={results}
@@ -206,8 +221,9 @@ export function Chat({ models, online }) {
           ))}
         </div>
         <p class="hidden" role="status">{running ? 'Answering' : last?.role === 'assistant' ? `Answered: ${last.calls.map((c) => `call of ${c.name}`).join(', ')} ${last.content}` : ''}</p>
+        {job?.single_messages && <p class="dim alone-note" id="single">{model} learned from single messages: each is answered on its own, without what was said before.</p>}
         <form class="composer" onSubmit={send}>
-          <textarea ref={composer} rows={1} value={text} aria-label="Message" placeholder={online ? 'Message' : 'The server can’t be reached'}
+          <textarea ref={composer} aria-describedby={job?.single_messages ? 'single' : undefined} rows={1} value={text} aria-label="Message" placeholder={online ? 'Message' : 'The server can’t be reached'}
                     onInput={(e) => setText(e.currentTarget.value)}
                     onKeyDown={(e) => { if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) send(e); }} />
           {running ? <button type="button" class="stop" onClick={stop}>Stop</button>

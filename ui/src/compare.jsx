@@ -45,7 +45,7 @@ export function Compare({ models }) {
   return (
     <div class="view compare">
       <h1>Side by side</h1>
-      <p class="dim">One message, two models, both greedy and at the same time.</p>
+      <p class="dim">One message, two models, both greedy and at the same time. Each gets this message alone.</p>
       <form class="composer" onSubmit={send}>
         <textarea rows={1} value={text} aria-label="Message to both" placeholder="Message to both" ref={(e) => { if (e && !e.dataset.seen) { e.dataset.seen = '1'; e.focus(); } }}
                   onInput={(e) => setText(e.currentTarget.value)}
