@@ -78,6 +78,7 @@ struct ServeOptions {
   int queue = 256;          // answers that are made or wait
   int max_tokens = 1024;    // of an answer whose request does not say
   double time_limit = 600;  // seconds from a request to its answer's end; 0: none
+  double drain_wait = 5;    // seconds after SIGTERM in which requests are taken while others run
   double ping = 15;         // seconds of silence after which a stream shows that it lives; 0: never
   int memory_mb = 0;        // of models and caches; 0: what is free
   bool speculate = true;

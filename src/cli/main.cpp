@@ -237,6 +237,10 @@ int run(int argc, char** argv) {
     c->add_option("--time-limit", serve.time_limit, "seconds from a request to its answer's end (0: none); 408 beyond")
         ->check(CLI::Range(0.0, 1e9))
         ->capture_default_str();
+    c->add_option("--drain-wait", serve.drain_wait,
+                  "seconds after SIGTERM in which, while answers run, new requests are taken and /ready says 503")
+        ->check(CLI::Range(0.0, 30.0))
+        ->capture_default_str();
     c->add_option("--ping", serve.ping, "seconds of silence after which a stream shows that it lives (0: never)")
         ->check(CLI::Range(0.0, 1e6))
         ->capture_default_str();

@@ -96,6 +96,7 @@ int serve_command(const ServeOptions& options) {
   server_options.limits.default_max_tokens = options.max_tokens;
   server_options.limits.most_s = options.time_limit;
   server_options.http.limits.quiet_time = std::chrono::milliseconds(std::llround(options.ping * 1000));
+  server_options.drain_wait_s = options.drain_wait;
   server_options.log_requests = !options.quiet;
   server_options.contents.file = options.log_contents;
   server_options.contents.keep_days = options.keep_contents;

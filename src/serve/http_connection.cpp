@@ -53,7 +53,7 @@ void HttpConnection::start() {
 }
 
 void HttpConnection::drain() {
-  if (phase_ == Phase::kIdle && unsent() == 0) close();
+  if (idle()) close();
 }
 
 void HttpConnection::close() {
@@ -150,7 +150,7 @@ void HttpConnection::write() {
     read_due_ = Clock::now() + kLinger;
   }
   if (!in_.empty()) process();
-  if (core_.draining && phase_ == Phase::kIdle && unsent() == 0) close();
+  if (core_.draining && idle()) close();
 }
 
 void HttpConnection::wait() {
@@ -303,7 +303,7 @@ void HttpConnection::send_head(const HttpResponse& head, bool whole) {
     send_head(error_response(500, fmt::format("The server failed; its log has more under {}.", id_)), true);
     return;
   }
-  keep_alive_ = keep_alive_ && !core_.draining && !client_ended_;
+  keep_alive_ = keep_alive_ && !core_.ending && !client_ended_;
   const bool no_body = head.status == 204 || head.status == 304;
   chunked_ = !whole && http11_ && !no_body;
   if (!whole && !http11_) keep_alive_ = false;  // the end of the stream is the connection's
@@ -362,7 +362,7 @@ void HttpConnection::answered() {
   exchange_.reset();
   quiet_due_ = kNever;
   if (std::exchange(streaming_, false)) --core_.streams;
-  if (!keep_alive_ || core_.draining) {
+  if (!keep_alive_ || core_.ending) {
     phase_ = Phase::kClosing;
     read_due_ = kNever;
     in_ = std::string();

@@ -24,6 +24,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void start();
   void drain();  // closes if nothing is open
+  bool idle() const { return phase_ == Phase::kIdle && unsent() == 0; }
   void close();  // at once
 
   // From exchanges.

@@ -54,7 +54,8 @@ struct HttpCore {
   boost::asio::io_context context{1};
   std::shared_ptr<HttpMailbox> mailbox = std::make_shared<HttpMailbox>(context);
   std::unordered_set<std::shared_ptr<HttpConnection>> connections;
-  bool draining = false;
+  bool ending = false;    // answers are their connections' last
+  bool draining = false;  // and nothing new is taken
   size_t bodies_bytes = 0;  // of requests that are being read
   std::array<char, 64 << 10> scratch;
 

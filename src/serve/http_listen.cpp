@@ -167,11 +167,12 @@ std::string peer_address(int socket) {
   return address.starts_with(kMapped) ? address.substr(kMapped.size()) : address;
 }
 
-void allow_files(size_t count) {
+size_t allow_files(size_t count) {
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count) return;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count) return count;
+  const rlim_t before = limit.rlim_cur;
   limit.rlim_cur = std::min<rlim_t>(count, limit.rlim_max);
-  setrlimit(RLIMIT_NOFILE, &limit);
+  return setrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : before;
 }
 
 }  // namespace thimble

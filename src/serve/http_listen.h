@@ -35,6 +35,6 @@ uint16_t bound_port(int socket);  // 0 of a Unix socket
 std::string peer_address(int socket);
 
 // Lets this process open that many files, as far as its hard limit goes.
-void allow_files(size_t count);
+size_t allow_files(size_t count);
 
 }  // namespace thimble

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -27,14 +28,14 @@ constexpr size_t kOtherFiles = 128;  // models, logs and what else the process h
 }  // namespace
 
 struct HttpServer::Impl {
-  Impl(const HttpOptions& options, Handler handler) : signals(core.context), pause(core.context) {
+  Impl(const HttpOptions& options, Handler handler) : signals(core.context), pause(core.context), pause_before_end(core.context) {
     core.limits = options.limits;
     core.handler = std::move(handler);
     core.report = options.report;
     core.mailbox->ended = options.ended;
     core.closed_one = [this] { closed_one(); };
     if (options.tls) tls = tls_context(*options.tls);
-    allow_files(static_cast<size_t>(options.limits.connections) + kOtherFiles);
+    fit_files();
     Socket socket = listen_at(options.address, options.port);
     if (options.address.starts_with('/')) path = options.address;
     port = bound_port(socket.get());
@@ -46,6 +47,17 @@ struct HttpServer::Impl {
     stop_listening();
     // Each closes itself out of the set.
     while (!core.connections.empty()) (*core.connections.begin())->close();
+  }
+
+  // As many connections as the process may have open files for: more would be accepted and fail.
+  void fit_files() {
+    const auto wanted = static_cast<size_t>(core.limits.connections);
+    const size_t files = allow_files(wanted + kOtherFiles);
+    if (files >= wanted + kOtherFiles) return;
+    core.limits.connections = static_cast<int>(files > 2 * kOtherFiles ? files - kOtherFiles : files / 2);
+    core.say(fmt::format("{} connections are held instead of {}, as this process may open {} files; a higher hard limit "
+                         "(ulimit -Hn, LimitNOFILE of systemd) lets it hold more",
+                         core.limits.connections, wanted, files));
   }
 
   void wait_for_clients() {
@@ -94,6 +106,7 @@ struct HttpServer::Impl {
   void closed_one() {
     if (std::exchange(full, false)) wait_for_clients();
     if (core.draining && core.connections.empty()) core.context.stop();
+    if (core.ending && !core.draining && idle()) take_nothing_new();
   }
 
   void stop_listening() {
@@ -105,8 +118,23 @@ struct HttpServer::Impl {
     if (!path.empty()) unlink(path.c_str());
   }
 
-  void drain() {
+  // Goes on for `wait`, if anything is open; then takes nothing new.
+  void drain(std::chrono::milliseconds wait) {
+    if (std::exchange(core.ending, true)) return;
+    if (wait.count() <= 0 || idle()) return take_nothing_new();
+    pause_before_end.expires_after(wait);
+    pause_before_end.async_wait([this](const boost::system::error_code& cancelled) {
+      if (!cancelled && !core.draining) take_nothing_new();
+    });
+  }
+
+  bool idle() const {
+    return std::all_of(core.connections.begin(), core.connections.end(), [](const auto& c) { return c->idle(); });
+  }
+
+  void take_nothing_new() {
     core.draining = true;
+    pause_before_end.cancel();
     stop_listening();
     const auto all = core.connections;
     for (const auto& connection : all) connection->drain();
@@ -135,6 +163,7 @@ struct HttpServer::Impl {
   asio::signal_set signals;
   std::function<void(int)> signal_callback;
   asio::steady_timer pause;
+  asio::steady_timer pause_before_end;
   bool accepting = false;
   bool full = false;        // the limit of connections is reached
   bool complained = false;  // about the same lack
@@ -154,8 +183,8 @@ void HttpServer::run() {
   }
 }
 
-void HttpServer::drain() {
-  asio::post(impl_->core.context, [this] { impl_->drain(); });
+void HttpServer::drain(std::chrono::milliseconds wait) {
+  asio::post(impl_->core.context, [this, wait] { impl_->drain(wait); });
 }
 
 void HttpServer::stop() {

@@ -39,7 +39,9 @@ class HttpServer {
 
   uint16_t port() const;
   void run();    // serves until stop, or until a drain has ended
-  void drain();  // no new connections; open requests are finished, idle connections closed. Any thread
+  // No new connections; open requests are finished, idle connections closed. Before that, for `wait` or until nothing
+  // is open, all goes on, but every answer is its connection's last. Any thread
+  void drain(std::chrono::milliseconds wait = {});
   void stop();   // at once. Any thread
   void post(std::function<void()> work);                                    // on the server's thread. Any thread
   void after(std::chrono::milliseconds delay, std::function<void()> work);  // the same

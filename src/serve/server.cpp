@@ -25,6 +25,11 @@ struct Route {
 
 void health(Service&, const Exchange& exchange) { Exchange(exchange).respond(json_response({{"status", "ok"}})); }
 
+void ready(Service& service, const Exchange& exchange) {
+  if (service.draining) throw ApiError(503, "the server is ending and takes no more; ask another", "", "draining");
+  health(service, exchange);
+}
+
 constexpr Route kRoutes[] = {
     {"POST", "/v1/chat/completions", chat_completions, false, true},
     {"POST", "/v1/completions", completions, false, true},
@@ -48,7 +53,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/thimble/jobs", jobs, true},
     {"POST", "/thimble/check-calls", check_calls},
     {"GET", "/health", health},
-    {"GET", "/ready", health},
+    {"GET", "/ready", ready},
 };
 
 bool matches(const Route& route, std::string_view path) {
@@ -130,6 +135,7 @@ Server::Server(ServerOptions options, std::function<void(const std::string&)> te
 
 HttpOptions Server::http_options() const {
   HttpOptions http = options_.http;
+  http.report = tell_;
   if (options_.log_requests)
     http.ended = [tell = tell_](const HttpOutcome& outcome) {
       if (worth_a_line(outcome)) tell(log_line(outcome));
@@ -169,7 +175,7 @@ void Server::handle(Exchange exchange) {
 
 void Server::watch_jobs() {
   http_.after(std::chrono::seconds(2), [this] {
-    if (draining_) return;
+    if (service_.draining) return;
     workers_.post([this] {
       for (const std::string& line : service_.shelf.refresh()) tell_(line);
       http_.post([this] { watch_jobs(); });
@@ -184,11 +190,10 @@ void Server::run() {
 }
 
 void Server::drain() {
-  if (draining_.exchange(true)) return;
-  http_.drain();
-  http_.post([this] {
-    http_.after(std::chrono::milliseconds(std::lround(options_.drain_s * 1000)), [this] { http_.stop(); });
-  });
+  if (service_.draining.exchange(true)) return;
+  const auto time = [](double seconds) { return std::chrono::milliseconds(std::lround(seconds * 1000)); };
+  http_.drain(time(options_.drain_wait_s));
+  http_.post([this, time] { http_.after(time(options_.drain_s), [this] { http_.stop(); }); });
 }
 
 }  // namespace thimble

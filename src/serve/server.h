@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <string>
 #include <utility>
@@ -25,6 +24,7 @@ struct ServerOptions {
   bool log_requests = true;  // a line each, without what was asked and answered
   ContentsLogOptions contents{};  // and what was asked and answered, where a file is given
   double drain_s = 30;                                         // in which running answers may end
+  double drain_wait_s = 5;  // of them, in which new requests are taken while anything runs
 };
 
 // Everything behind `thimble serve`: the address, the models, the routes.
@@ -38,7 +38,9 @@ class Server {
   const ModelShelf& shelf() const { return service_.shelf; }
   int64_t open_answers() const { return service_.engines.load().open; }  // that are made or wait
   void run();    // until drain or stop
-  void drain();  // finishes what runs, at most drain_s long, then ends. Any thread
+  // Finishes what runs, at most drain_s long, then ends. /ready is 503 from now on; for drain_wait_s, while anything
+  // runs, new requests are still taken, so that a proxy can notice before it is refused. Any thread
+  void drain();
   void stop() { http_.stop(); }
 
  private:
@@ -48,7 +50,6 @@ class Server {
 
   ServerOptions options_;
   std::function<void(const std::string&)> tell_;
-  std::atomic<bool> draining_{false};
   Guard guard_;
   Service service_;
   HttpServer http_;

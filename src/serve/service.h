@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,7 @@ struct Service {
   ModelShelf shelf;
   GenerationLimits limits;
   int most_open = 256;  // answers that are being made or wait; more are refused with 429
+  std::atomic<bool> draining{false};  // the server ends: /ready says so
   Guard* guard = nullptr;  // outlives it; nullptr: everybody may do everything
 
   explicit Service(ShelfOptions options) : shelf(engines, std::move(options)) {}

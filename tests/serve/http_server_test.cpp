@@ -650,6 +650,21 @@ TEST(HttpServer, LetsClientsWaitBeyondTheLimitOfConnections) {
   EXPECT_EQ(third.answer().status, 200);
 }
 
+TEST(HttpServerDeathTest, HoldsNoMoreConnectionsThanFilesMayBeOpen) {
+  EXPECT_EXIT(
+      {
+        rlimit few{};
+        few.rlim_cur = few.rlim_max = 300;
+        setrlimit(RLIMIT_NOFILE, &few);
+        HttpOptions options;
+        options.port = 0;
+        options.report = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+        HttpServer server(options, echo);
+        std::_Exit(0);
+      },
+      testing::ExitedWithCode(0), "172 connections are held instead of 4096, as this process may open 300 files");
+}
+
 // Seconds of this process's threads on a processor.
 double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 

@@ -535,6 +535,61 @@ TEST_F(WaitingStreams, AreToldOfAnErrorOnceTheyHaveBegun) {
   EXPECT_THAT(all[3], HasSubstr("event: error\n"));
 }
 
+// A server that is told to end while one client's long answers run.
+class EndingServer : public ServerTest {
+ protected:
+  Client end(double drain_wait_s) {
+    server_->stop();
+    thread_.join();
+    ServerOptions options;
+    options.shelf.engine.max_batch = 1;
+    options.drain_wait_s = drain_wait_s;
+    start(std::move(options));
+    EXPECT_EQ(ask("/ready", "", "GET").status, 200);
+    Json body = chat("A story");
+    body["max_tokens"] = 450;
+    body["ignore_eos"] = true;
+    body["n"] = 16;
+    body["stream"] = true;
+    const std::string text = body.dump();
+    Client client = Client::tcp(server_->port());
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: " +
+                std::to_string(text.size()) + "\r\n\r\n" + text);
+    client.more();
+    server_->drain();
+    return client;
+  }
+};
+
+TEST_F(EndingServer, IsAliveButNotReadyAndStillAnswers) {
+  Client client = end(20);
+  const HttpAnswer ready = ask("/ready", "", "GET");
+  EXPECT_EQ(ready.status, 503);
+  EXPECT_THAT(ready.body, HasSubstr("draining"));
+  EXPECT_EQ(ready.header("connection"), "close");
+  EXPECT_EQ(ask("/health", "", "GET").status, 200);
+  EXPECT_EQ(ask("/v1/models", "", "GET").status, 200);
+  EXPECT_THAT(client.answer().body, testing::EndsWith("data: [DONE]\n\n"));
+  const auto from = std::chrono::steady_clock::now();
+  thread_.join();  // nothing is open: it does not wait on
+  EXPECT_LT(std::chrono::steady_clock::now() - from, std::chrono::seconds(10));
+}
+
+TEST_F(EndingServer, TakesNothingNewOnceTheWaitIsOver) {
+  Client client = end(0);
+  bool refused = false;
+  for (int i = 0; i < 100 && !refused; ++i) {
+    try {
+      Client::tcp(server_->port());
+    } catch (const std::runtime_error&) {
+      refused = true;
+    }
+  }
+  EXPECT_TRUE(refused);
+  EXPECT_THAT(client.answer().body, testing::EndsWith("data: [DONE]\n\n"));
+  thread_.join();
+}
+
 TEST_F(ServerTest, DrainingFinishesWhatRuns) {
   Json body = chat("A story");
   body["max_tokens"] = 200;
