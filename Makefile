@@ -2,7 +2,7 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fuzz sanitize oracle clients soak peers bench clean
+.PHONY: help setup build demo test fuzz sanitize oracle clients soak streams peers bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -47,6 +47,10 @@ clients: build ## ask a server through the SDKs of OpenAI and Anthropic, 500 req
 soak: build ## mixed load on a server for MINUTES=60: nothing wrong or lost, memory flat, no file left open
 	@$(BUILD)/thimble pull smollm2-135m-instruct
 	@tests/soak/soak.py --thimble $(BUILD)/thimble --minutes $(or $(MINUTES),60)
+
+streams: build ## 2,000 streams that are hardly read beside 16 active clients: all complete, in less than 100 MB
+	@$(BUILD)/thimble pull smollm2-135m-instruct
+	@tests/soak/streams.py --thimble $(BUILD)/thimble
 
 peers: ## build llama.cpp and measure side by side with it and with PyTorch + PEFT (bench/peers)
 	@tools/setup.sh oracle

@@ -64,6 +64,23 @@ def request(body, path="/v1/chat/completions"):
             f"Content-Length: {len(data)}\r\n\r\n").encode() + data
 
 
+def body_of_chunks(rest):
+    whole, at = b"", 0
+    while True:
+        end = rest.index(b"\r\n", at)
+        size = int(rest[at:end], 16)
+        if size == 0:
+            return whole
+        whole += rest[end + 2:end + 2 + size]
+        at = end + 4 + size
+
+
+def ask(port, body, path="/v1/chat/completions"):
+    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}",
+                                                       json.dumps(body).encode())) as answer:
+        return json.load(answer)
+
+
 def merge(events):
     text, calls = "", []
     for event in events:
@@ -104,15 +121,7 @@ class Soak:
             await asyncio.sleep(0.2)
             return
         if b"chunked" in head:
-            whole, at = b"", 0
-            while True:
-                end = rest.index(b"\r\n", at)
-                size = int(rest[at:end], 16)
-                if size == 0:
-                    break
-                whole += rest[end + 2:end + 2 + size]
-                at = end + 4 + size
-            rest = whole
+            rest = body_of_chunks(rest)
         if status != 200:
             self.faults.append(f"case {index}: status {status}: {rest[:300]}")
             return
@@ -177,6 +186,30 @@ def files(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def start(thimble, model, log, *options):
+    """A server that answers, and its port."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen([thimble, "serve", model, "--port", str(port), *options],
+                              stdout=log.open("w"), stderr=subprocess.STDOUT)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+            break
+        except OSError:
+            time.sleep(0.1)
+    return server, port
+
+
+def fill_cache(port, seed, context):
+    """Touches all of the cache's memory, which is taken as it is needed."""
+    draw = random.Random(seed)
+    for _ in range(context * 3 // 300):
+        prompt = [draw.randrange(1000, 40000) for _ in range(300)]
+        ask(port, {"prompt": prompt, "max_tokens": 4}, "/v1/completions")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thimble", default="build/thimble")
@@ -186,30 +219,11 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     log = pathlib.Path(tempfile.mkstemp()[1])
-    server = subprocess.Popen([args.thimble, "serve", args.model, "--port", str(port), "-c", "4096"],
-                              stdout=log.open("w"), stderr=subprocess.STDOUT)
+    server, port = start(args.thimble, args.model, log, "-c", "4096")
     try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        expected = []
-        for body in cases():
-            got = json.load(urllib.request.urlopen(urllib.request.Request(
-                f"http://127.0.0.1:{port}/v1/chat/completions", json.dumps(body).encode())))
-            expected.append((body, said(got["choices"][0]["message"])))
-        draw = random.Random(args.seed)
-        for _ in range(40):  # touches all of the cache's memory, which is taken as it is needed
-            prompt = [draw.randrange(1000, 40000) for _ in range(300)]
-            urllib.request.urlopen(urllib.request.Request(
-                f"http://127.0.0.1:{port}/v1/completions",
-                json.dumps({"prompt": prompt, "max_tokens": 4}).encode())).read()
+        expected = [(body, said(ask(port, body)["choices"][0]["message"])) for body in cases()]
+        fill_cache(port, args.seed, 4096)
         soak = Soak(port, expected, args.seed)
         seconds = args.minutes * 60
         asyncio.run(soak.run(args.clients, min(seconds / 3, 120)))  # fills the caches
