@@ -473,7 +473,7 @@ TEST_F(ServerTest, TheTimeLimitEndsAnswers) {
 // Streams of every API that wait behind long answers, each as it came over the wire.
 class WaitingStreams : public ServerTest {
  protected:
-  std::vector<std::string> answers(double most_s) {
+  std::vector<std::string> answers(double most_s, int tokens) {
     server_->stop();
     thread_.join();
     ServerOptions options;
@@ -489,11 +489,11 @@ class WaitingStreams : public ServerTest {
     while (server_->open_answers() < 16) std::this_thread::yield();
     const Json turns = Json::array({{{"role", "user"}, {"content", "hi"}}});
     std::vector<Client> clients;
-    clients.push_back(asked("/v1/chat/completions", {{"messages", turns}, {"max_tokens", 4}, {"stream", true}}));
-    clients.push_back(asked("/v1/completions", {{"prompt", "hi"}, {"max_tokens", 4}, {"stream", true}}));
-    clients.push_back(asked("/v1/responses", {{"input", "hi"}, {"max_output_tokens", 16}, {"stream", true}}));
+    clients.push_back(asked("/v1/chat/completions", {{"messages", turns}, {"max_tokens", tokens}, {"stream", true}}));
+    clients.push_back(asked("/v1/completions", {{"prompt", "hi"}, {"max_tokens", tokens}, {"stream", true}}));
+    clients.push_back(asked("/v1/responses", {{"input", "hi"}, {"max_output_tokens", tokens}, {"stream", true}}));
     clients.push_back(asked("/v1/messages",
-                            {{"model", model_}, {"messages", turns}, {"max_tokens", 4}, {"stream", true}}));
+                            {{"model", model_}, {"messages", turns}, {"max_tokens", tokens}, {"stream", true}}));
     std::vector<std::string> out;
     for (Client& client : clients) {
       const HttpAnswer answer = client.answer();
@@ -515,7 +515,7 @@ class WaitingStreams : public ServerTest {
 };
 
 TEST_F(WaitingStreams, ShowThatTheyLiveBeforeTheirFirstToken) {
-  const auto all = answers(0);
+  const auto all = answers(0, 16);
   for (size_t i = 0; i < 3; ++i) EXPECT_THAT(all[i], testing::StartsWith(": ping\n\n: ping\n\n"));
   EXPECT_THAT(all[0], testing::EndsWith("data: [DONE]\n\n"));
   EXPECT_THAT(all[1], testing::EndsWith("data: [DONE]\n\n"));
@@ -527,7 +527,7 @@ TEST_F(WaitingStreams, ShowThatTheyLiveBeforeTheirFirstToken) {
 }
 
 TEST_F(WaitingStreams, AreToldOfAnErrorOnceTheyHaveBegun) {
-  const auto all = answers(0.05);
+  const auto all = answers(0.05, 400);
   EXPECT_THAT(all[0], HasSubstr("data: {\"error\":{\"message\":\"the answer was not done within"));
   EXPECT_THAT(all[1], HasSubstr("data: {\"error\":{\"message\":\"the answer was not done within"));
   EXPECT_THAT(all[2], HasSubstr("event: response.created\n"));
@@ -579,6 +579,7 @@ TEST_F(EndingServer, TakesNothingNewOnceTheWaitIsOver) {
   Client client = end(0);
   bool refused = false;
   for (int i = 0; i < 100 && !refused; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
     try {
       Client::tcp(server_->port());
     } catch (const std::runtime_error&) {
