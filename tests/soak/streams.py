@@ -85,7 +85,7 @@ class Stream:
         except ValueError:
             return f"the stream was cut off after {len(body)} bytes"
         if not events or events[-1] != "[DONE]":
-            return "the stream has no end"
+            return f"the stream has no end: {events[-1][:120] if events else ''!r}"
         got = merge(json.loads(e) for e in events[:-1])
         return None if got == expected else f"{got!r} instead of {expected!r}"
 
@@ -179,7 +179,8 @@ def main():
         sys.exit(f"streams.py: needs {need} open files; the hard limit is {hard} (ulimit -Hn)")
     log = pathlib.Path(tempfile.mkstemp()[1])
     # The server raises its own limit of open files; it inherits ours as it is.
-    server, port = start(args.thimble, args.model, log, "-c", str(kContext), "--queue", str(need), "--ping", "2")
+    server, port = start(args.thimble, args.model, log, "-c", str(kContext), "--queue", str(need), "--ping", "2",
+                         "--time-limit", "3600")  # how fast the machine is, is not the question
     resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
     try:
         idle, active = ([said(ask(port, question(i, tokens))["choices"][0]["message"]) for i in range(16)]
